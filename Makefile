@@ -1,0 +1,36 @@
+# Every task by name. Each target sets up what it needs; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help book serve notebooks test lint lock generated clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# One thread: more make small networks slower, and results depend on their number.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+.venv/book.stamp: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/book.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+lock: .venv/dev.stamp  ## resolve pyproject.toml anew into the two requirements files
+	$(BIN)/python tools/lock.py
+
+book: .venv/book.stamp  ## the pages, from the stored outputs
+	@$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going --quiet
+	@echo "The book is in $(CURDIR)/_build/html/index.html"
+
+serve: book  ## the pages on localhost
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+notebooks: .venv/book.stamp  ## execute the chapters that changed; FORCE=1 for all
+	$(BIN)/python tools/notebooks.py $(if $(FORCE),--force)

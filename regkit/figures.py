@@ -1,0 +1,210 @@
+"""Figures of the book: one style, source code beside the text, and sliders.
+
+A slider works in a notebook through ipywidgets, and in the built page without a kernel.
+"""
+
+import ast
+import base64
+import inspect
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from html import escape
+from itertools import product
+from typing import Any
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython import get_ipython
+from IPython.display import Markdown, display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image
+
+from regkit._check import require
+
+# Okabe & Ito's colors, which people with any color vision can tell apart. The page uses them too.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, GRAY, INK = "#CC79A7", "#56B4E9", "#8A8F98", "#1F2A37"
+
+
+def style() -> None:
+    """Set the book's plot style; in a notebook also sharp PNG figures without a time stamp."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7, 3.2),
+            "figure.dpi": 80,
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": plt.cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY]),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": GRAY,
+            "axes.labelcolor": INK,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.grid": True,
+            "grid.color": "#E3E6EA",
+            "grid.linewidth": 0.6,
+            "axes.axisbelow": True,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "font.size": 10,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+        }
+    )
+    if get_ipython() is not None:
+        set_matplotlib_formats("retina", metadata={"Software": None})
+
+
+def show(*functions: Callable[..., Any]) -> None:
+    """Display the source of functions, without their docstrings, as it stands in the package.
+
+    Raises:
+        TypeError: if there is no Python source.
+    """
+    for function in functions:
+        module = inspect.getmodule(function)
+        name = module.__name__ if module else "the notebook"
+        caption = f"*The source of* `{name}.{function.__name__}`"
+        text = f"```python\n{_source(function)}\n```\n\n{caption}"
+        display(Markdown(text))
+
+
+def _source(function: Callable[..., Any]) -> str:
+    source = textwrap.dedent(inspect.getsource(function))
+    definition = ast.parse(source).body[0]
+    assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
+    lines = source.rstrip().splitlines()
+    if ast.get_docstring(definition) is not None:
+        docstring = definition.body[0]
+        del lines[docstring.lineno - 1 : docstring.end_lineno]
+    return "\n".join(lines)
+
+
+def explore(
+    draw: Callable[..., str], labels: dict[str, str], **grid: Sequence[float | str]
+) -> None:
+    """Show a figure under sliders, one slider for each argument of ``draw``.
+
+    In a notebook with a kernel each move of a slider calls ``draw`` again. The built page has no
+    kernel; it holds one frame for each combination of values, drawn ahead. One output carries both.
+
+    Args:
+        draw: takes one value of each slider by name, makes a matplotlib figure, and returns a
+            sentence that says what it shows: the readout and the frame's alternative text.
+        labels: what stands before each slider, by argument name.
+        grid: the values of each slider, by argument name. The sliders start in the middle.
+
+    Raises:
+        ValueError: if a slider has no label or fewer than two values.
+    """
+    require(grid.keys() == labels.keys(), f"labels must name {sorted(grid)}", sorted(labels))
+    for name, values in grid.items():
+        require(len(values) >= 2, f"{name} needs at least two values", len(values))
+    start = {name: len(values) // 2 for name, values in grid.items()}
+    frames = [
+        _frame(draw, dict(zip(grid, values, strict=True))) for values in product(*grid.values())
+    ]
+    sizes = [len(values) for values in grid.values()]
+    shown = int(np.ravel_multi_index(list(start.values()), sizes))
+    root = _widget(draw, labels, grid, start, frames[shown])
+    bundle = {
+        "application/vnd.jupyter.widget-view+json": {
+            "model_id": root.model_id,
+            "version_major": 2,
+            "version_minor": 0,
+        },
+        "text/html": _page_form(labels, grid, start, frames, shown),
+        "text/plain": f"sliders: {', '.join(labels.values())}",
+    }
+    display(bundle, raw=True)
+
+
+def _frame(draw: Callable[..., str], values: dict[str, float | str]) -> tuple[str, bytes]:
+    """Draw one frame; return its readout and its picture, a PNG of at most 64 colors."""
+    readout = draw(**values)
+    canvas = FigureCanvasAgg(plt.gcf())
+    plt.gcf().set_dpi(100)
+    canvas.draw()
+    plt.close()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    buffer = io.BytesIO()
+    picture.quantize(64, Image.Quantize.FASTOCTREE).save(buffer, format="png", optimize=True)
+    return readout, buffer.getvalue()
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _widget(
+    draw: Callable[..., str],
+    labels: dict[str, str],
+    grid: dict[str, Sequence[float | str]],
+    start: dict[str, int],
+    frame: tuple[str, bytes],
+) -> ipywidgets.VBox:
+    sliders = {
+        name: ipywidgets.SelectionSlider(
+            options=[(_text(value), value) for value in values],
+            index=start[name],
+            description=labels[name],
+            continuous_update=False,
+            style={"description_width": "initial"},
+            layout={"width": "95%"},
+        )
+        for name, values in grid.items()
+    }
+    readout, picture = frame
+    text = ipywidgets.Label(readout)
+    image = ipywidgets.Image(value=picture, format="png", layout={"max_width": "740px"})
+
+    def redraw(_: object) -> None:
+        text.value, image.value = _frame(draw, {name: s.value for name, s in sliders.items()})
+
+    for slider in sliders.values():
+        slider.observe(redraw, names="value")
+    # A fixed id, so that executing the notebook again stores the same bytes.
+    return ipywidgets.VBox([*sliders.values(), text, image], model_id=f"explore-{draw.__name__}")
+
+
+# Shows the frame that the sliders point at: the last slider runs fastest, as in itertools.product.
+SCRIPT = """
+(root => {
+  const sliders = [...root.querySelectorAll("input")], frames = [...root.querySelectorAll("img")];
+  const update = () => {
+    const frame = sliders.reduce((index, s) => index * (+s.max + 1) + +s.value, 0);
+    frames.forEach((image, index) => { image.hidden = index !== frame; });
+    root.querySelector("output").textContent = frames[frame].alt;
+    for (const s of sliders) s.setAttribute("aria-valuetext", s.dataset.values.split("|")[s.value]);
+  };
+  sliders.forEach(s => s.addEventListener("input", update));
+  update();
+})(document.currentScript.parentElement);
+"""
+
+
+def _page_form(
+    labels: dict[str, str],
+    grid: dict[str, Sequence[float | str]],
+    start: dict[str, int],
+    frames: list[tuple[str, bytes]],
+    shown: int,
+) -> str:
+    sliders = [
+        f'<label><span>{escape(labels[name])}</span> <input type="range" min="0" '
+        f'max="{len(values) - 1}" value="{start[name]}" autocomplete="off" '
+        f'data-values="{escape("|".join(_text(value) for value in values))}"></label>'
+        for name, values in grid.items()
+    ]
+    images = [
+        f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}" '
+        f'alt="{escape(readout)}"{"" if index == shown else " hidden"}>'
+        for index, (readout, picture) in enumerate(frames)
+    ]
+    parts = ['<div class="explore">', *sliders]
+    parts += [f'<output aria-live="polite">{escape(frames[shown][0])}</output>', *images]
+    return "\n".join([*parts, f"<script>{SCRIPT}</script>", "</div>"])

@@ -1,0 +1,179 @@
+"""What the book needs from Sphinx beyond its settings.
+
+- every cell that verifies a claim can be linked to: ``[](#claim-8.1-c5)``;
+- the directives ``claims-ledger`` (all claims) and ``method-map`` (the picture of the start page);
+- "edit this page" leads to the text of a chapter, not to its notebook;
+- scripts that no page uses are not loaded.
+"""
+
+import re
+from collections import Counter
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from regkit.ledger import SECTIONS, Claim, claims
+
+VERIFY = re.compile(r'verify\(\s*"([^"]+)"')
+ROOT = Path(__file__).parent.parent
+
+
+def label_claims(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a target before the first cell of a page that verifies a claim."""
+    standard = app.env.get_domain("std")
+    labels = standard.data["labels"], standard.data["anonlabels"]
+    for cell in list(doctree.findall(nodes.container)):
+        if cell.get("nb_element") != "cell_code":
+            continue
+        source = cell.children[0].astext() if cell.children else ""
+        for claim in VERIFY.findall(source):
+            label = f"claim-{claim}"
+            if label in doctree.ids:
+                continue
+            target = nodes.target("", "", ids=[label], names=[label])
+            doctree.ids[label] = target
+            cell.parent.insert(cell.parent.index(cell), target)
+            labels[0][label] = app.env.docname, label, claim
+            labels[1][label] = app.env.docname, label
+
+
+def chapters() -> dict[str, str]:
+    """The page of each section that has a chapter."""
+    found = {}
+    for path in sorted((ROOT / "book" / "source").glob("*.md")):
+        number = re.match(r"(\d+)_(\d+)_", path.name)
+        if number:
+            found[f"{int(number[1])}.{int(number[2])}"] = path.stem
+    return found
+
+
+class ClaimsLedger(SphinxDirective):
+    """All claims by section, with counts, status, outcome and a link to the verifying cell."""
+
+    def run(self) -> list[nodes.Node]:
+        for path in (ROOT / "regkit").glob("claims.yml"):
+            self.env.note_dependency(str(path))
+        self.env.note_reread()  # a new chapter changes this page
+        lines = self.summary()
+        for section, title in SECTIONS.items():
+            lines += self.section(section, title)
+        container = nodes.section()
+        container.document = self.state.document
+        self.state.nested_parse(StringList(lines, "ledger"), 0, container, match_titles=True)
+        return container.children
+
+    def summary(self) -> list[str]:
+        outcomes = Counter(claim.outcome for claim in claims().values())
+        status = Counter(claim.status for claim in claims().values())
+        return [
+            "| claims | settled: holds | settled: not reproduced | open |",
+            "|--:|--:|--:|--:|",
+            f"| {len(claims())} | {outcomes['holds']} | {outcomes['not reproduced']} "
+            f"| {outcomes['open']} |",
+            "",
+            "| as stated | needs a condition | erratum |",
+            "|--:|--:|--:|",
+            f"| {status['ok']} | {status['needs-condition']} | {status['erratum']} |",
+            "",
+        ]
+
+    def section(self, section: str, title: str) -> list[str]:
+        entries = [claim for claim in claims().values() if claim.section == section]
+        name = f"{section} {title}" if section[0].isdigit() else title
+        page = chapters().get(section)
+        body = [line for claim in entries for line in self.entry(claim)]
+        settled = sum(claim.outcome != "open" for claim in entries)
+        lines = ["", f"## {name}", "", f"{settled} of {len(entries)} settled.", ""]
+        if page:
+            return [*lines, *body]
+        return [
+            *lines,
+            f"::::::{{dropdown}} {len(entries)} open claims",
+            *body,
+            "::::::",
+            "",
+        ]
+
+    def entry(self, claim: Claim) -> list[str]:
+        words = {
+            "ok": "as stated",
+            "needs-condition": "needs a condition",
+            "erratum": "erratum",
+        }
+        badges = [f"[{words[claim.status]}]{{.badge .{claim.status}}}"]
+        badges += [] if claim.exam else ["[not for the exam]{.badge .no-exam}"]
+        if claim.outcome == "open":
+            settled = f"Open. Plan: {claim.verify}"
+        else:
+            settled = f"[{claim.outcome}]{{.badge .{claim.outcome.replace(' ', '-')}}} "
+            settled += f"[See the check](#claim-{claim.id})"
+        return [
+            ":::::{div} ledger-entry",
+            f"**{claim.id}** {' '.join(badges)}",
+            "",
+            claim.statement,
+            "",
+            settled,
+            ":::::",
+            "",
+        ]
+
+
+class MethodMap(SphinxDirective):
+    """Which method acts on what, during or after training; chapters link to their pages."""
+
+    def run(self) -> list[nodes.Node]:
+        source = ROOT / "book" / "methods.yml"
+        self.env.note_dependency(str(source))
+        self.env.note_reread()
+        pages = chapters()
+        stages = []
+        for stage in yaml.safe_load(source.read_text()):
+            items = "".join(self.method(method, pages) for method in stage["methods"])
+            stages.append(
+                f'<section><svg viewBox="0 0 48 32" aria-hidden="true">{stage["icon"]}</svg>'
+                f"<h3>{escape(stage['acts_on'])}</h3><p>{escape(stage['how'])}</p>"
+                f"<ul>{items}</ul></section>"
+            )
+        key = (
+            '<p class="key"><span class="during">during training</span> '
+            '<span class="after">after training</span> '
+            "<span>dotted: chapter to come</span></p>"
+        )
+        html = f'<div class="method-map">{"".join(stages)}{key}</div>'
+        return [nodes.raw("", html, format="html")]
+
+    def method(self, method: dict[str, str], pages: dict[str, str]) -> str:
+        text = f"<b>{method['section']}</b> {escape(method['name'])}"
+        page = pages.get(method["section"])
+        inside = f'<a href="{page}.html">{text}</a>' if page else f"<span>{text}</span>"
+        missing = "" if page else " missing"
+        return f'<li class="{method["when"]}{missing}">{inside}</li>'
+
+
+def mend_page(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    context["script_files"] = [
+        file for file in context.get("script_files", []) if "thebe" not in str(file)
+    ]
+    source = ROOT / "book" / "source" / f"{Path(pagename).name}.md"
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            url = button.get("url", "")
+            if "/edit/" in str(url) and source.exists():
+                button["url"] = re.sub(r"/book/(\w+)\.ipynb$", r"/book/source/\1.md", url)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("claims-ledger", ClaimsLedger)
+    app.add_directive("method-map", MethodMap)
+    app.connect("doctree-read", label_claims)
+    app.connect("html-page-context", mend_page, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
