@@ -17,7 +17,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython import get_ipython
-from IPython.display import Markdown, display
+from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image
@@ -68,9 +68,9 @@ def show(*functions: Callable[..., Any]) -> None:
     for function in functions:
         module = inspect.getmodule(function)
         name = module.__name__ if module else "the notebook"
-        caption = f"*The source of* `{name}.{function.__name__}`"
-        text = f"```python\n{_source(function)}\n```\n\n{caption}"
-        display(Markdown(text))
+        source, place = _source(function), f"{name}.{function.__name__}"
+        text = f"```python\n{source}\n```\n\n*The source of* `{place}`"
+        display({"text/markdown": text, "text/plain": source}, raw=True)
 
 
 def _source(function: Callable[..., Any]) -> str:

@@ -198,5 +198,16 @@ def _show(claim: Claim, check: str, evidence: str) -> None:
         body = f"**{mark} {claim.id}**{verdict} {claim.statement}\n\n*Evidence:* {evidence}"
         _shown.add(key)
     markdown = f'<div class="claim">\n\n{body}.\n\n</div>'
-    plain = f"{mark} {claim.id} · {evidence}"
-    display({"text/markdown": markdown, "text/plain": plain}, raw=True)
+    display(_Line(f"{mark} {claim.id} · {evidence}", markdown))
+
+
+@dataclass
+class _Line:
+    plain: str
+    markdown: str
+
+    def __repr__(self) -> str:
+        return self.plain
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown

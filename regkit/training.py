@@ -89,5 +89,12 @@ def replicate(
     seeds = list(seeds)
     require(len(seeds) > 0, "seeds must hold at least one seed", seeds)
     run = Parallel(n_jobs=n_jobs, return_as="generator")
-    results = run(delayed(experiment)(seed) for seed in seeds)
+    dtype = torch.get_default_dtype()
+    results = run(delayed(_run)(experiment, seed, dtype) for seed in seeds)
     return list(_progress(results, total=len(seeds), desc="seeds"))
+
+
+def _run(experiment: Callable[[int], Result], seed: int, dtype: torch.dtype) -> Result:
+    """Run one seed, in a process of its own perhaps, with the caller's default dtype."""
+    torch.set_default_dtype(dtype)
+    return experiment(seed)

@@ -1,0 +1,85 @@
+"""Source as it stands, and sliders whose two forms show the same."""
+
+import base64
+import io
+import re
+
+import matplotlib.pyplot as plt
+import pytest
+from PIL import Image
+
+from regkit import figures
+from regkit.weight_decay import l2
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a call displays, as a list of mime bundles."""
+    bundles = []
+    monkeypatch.setattr(figures, "display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+def draw(a, b="x"):
+    plt.figure(figsize=(2, 1))
+    plt.plot([0, a])
+    return f"a = {a}, b <{b}>"
+
+
+def test_show_leaves_out_the_docstring_and_nothing_else(shown):
+    figures.show(l2)
+    text = shown[0]["text/markdown"]
+    assert text.startswith(
+        "```python\ndef l2(w: Tensor) -> Tensor:\n"
+        '    require_weights("w", w)\n    return 0.5 * (w**2).sum()\n```'
+    )
+    assert "`regkit.weight_decay.l2`" in text
+
+
+def test_explore_draws_every_combination_for_the_page(shown):
+    figures.explore(draw, {"a": "length", "b": "kind"}, a=[1.0, 2.0, 3.0], b=["x", "y"])
+    page = shown[0]["text/html"]
+    assert re.findall(r'alt="(.*?)"', page) == [
+        f"a = {a}, b &lt;{b}&gt;" for a in (1.0, 2.0, 3.0) for b in "xy"
+    ]
+    visible = re.findall(r'alt="([^"]*)">', page)
+    assert visible == ["a = 2.0, b &lt;y&gt;"]  # the middle of both sliders
+    assert "<output aria-live=\"polite\">a = 2.0, b &lt;y&gt;</output>" in page
+    assert re.findall(r'max="(\d)" value="(\d)"', page) == [("2", "1"), ("1", "1")]
+    assert plt.get_fignums() == []
+    pictures = re.findall(r"base64,([^\"]+)", page)
+    sizes = {Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures}
+    assert sizes == {(200, 100)}
+    assert len(set(pictures)) == 3  # b is in the readout only
+
+
+def test_explore_recomputes_in_a_kernel(monkeypatch, shown):
+    kept = {}
+    make = figures._widget
+
+    def keep(*arguments):
+        kept["root"] = make(*arguments)
+        return kept["root"]
+
+    monkeypatch.setattr(figures, "_widget", keep)
+    calls = []
+
+    def counted(a):
+        calls.append(a)
+        return draw(a)
+
+    figures.explore(counted, {"a": "length"}, a=[1.0, 2.0, 3.0])
+    slider, readout, image = kept["root"].children
+    assert shown[0]["application/vnd.jupyter.widget-view+json"]["model_id"] == "explore-counted"
+    before = image.value
+    slider.index = 2
+    assert calls == [1.0, 2.0, 3.0, 3.0]
+    assert readout.value.startswith("a = 3.0")
+    assert image.value != before
+
+
+def test_explore_rejects_bad_sliders():
+    with pytest.raises(ValueError, match=r"labels must name \['a'\], got \['b'\]"):
+        figures.explore(draw, {"b": "length"}, a=[1.0, 2.0])
+    with pytest.raises(ValueError, match="a needs at least two values, got 1"):
+        figures.explore(draw, {"a": "length"}, a=[1.0])

@@ -1,0 +1,208 @@
+"""The record is complete, every claim of a chapter is verified, and verify fails when it should."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from book_extension import VERIFY, chapters
+
+from regkit import ledger
+from regkit.ledger import SECTIONS, Claim, ClaimFailed, claims, verify
+
+# Sections that have no chapter yet. This list only shrinks.
+WITHOUT_CHAPTER = {
+    "8.0",
+    "8.2",
+    "8.3",
+    "8.4",
+    "8.5",
+    "8.6",
+    "8.7",
+    "8.8",
+    "8.9",
+    "8.10",
+    "8.11",
+    "exam",
+}
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """A ledger with one claim of each outcome; returns what verify shows."""
+    entries = {
+        outcome: Claim(outcome, "8.1", "formula", "ok", "It is so.", "", outcome)
+        for outcome in ("holds", "not reproduced", "open")
+    }
+    monkeypatch.setattr(ledger, "claims", lambda: entries)
+    monkeypatch.setattr(ledger, "_shown", set())
+    lines = []
+    monkeypatch.setattr(ledger, "display", lines.append)
+    return lines
+
+
+# --- the record ---
+
+
+def test_every_entry_is_complete():
+    for claim in claims().values():
+        assert claim.section in SECTIONS, claim.id
+        assert re.fullmatch(rf"{re.escape(claim.section)}-[cp][1-9]\d*", claim.id)
+        assert claim.status in {"ok", "needs-condition", "erratum"}, claim.id
+        assert claim.outcome in {"holds", "not reproduced", "open"}, claim.id
+        assert claim.statement.endswith("."), claim.id
+        assert claim.verify.endswith("."), claim.id
+
+
+def test_ids_have_no_gaps():
+    """None was dropped: the numbers of each section run from 1."""
+    for section in SECTIONS:
+        for letter in "cp":
+            pattern = re.compile(rf"{re.escape(section)}-{letter}(\d+)")
+            found = [pattern.fullmatch(id) for id in claims()]
+            numbers = [int(match[1]) for match in found if match]
+            assert numbers == list(range(1, len(numbers) + 1)), section
+
+
+def test_mathematics_stands_between_dollars():
+    for claim in claims().values():
+        parts = claim.statement.split("$")
+        assert len(parts) % 2 == 1, claim.id
+        assert not re.search(r"[\\^_]", "".join(parts[::2])), claim.id
+        for formula in parts[1::2]:
+            assert formula.count("{") == formula.count("}"), claim.id
+
+
+def test_sections_without_chapter_are_the_named_ones():
+    assert set(SECTIONS) - set(chapters()) == WITHOUT_CHAPTER
+
+
+def test_every_claim_of_a_chapter_is_verified_in_it():
+    from notebooks import SOURCE
+
+    for section, page in chapters().items():
+        verified = set(VERIFY.findall((SOURCE / f"{page}.md").read_text()))
+        recorded = {claim.id for claim in claims().values() if claim.section == section}
+        assert recorded <= verified, f"{section} does not verify {recorded - verified}"
+        assert verified <= set(claims()), f"{section} names unknown {verified - set(claims())}"
+        assert all(claims()[id].outcome != "open" for id in verified)
+
+
+def test_claims_without_chapter_are_open():
+    for claim in claims().values():
+        assert (claim.outcome == "open") == (claim.section in WITHOUT_CHAPTER), claim.id
+
+
+# --- verify passes ---
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"close": (torch.ones(3), np.ones(3)), "atol": 0.0},
+        {"close": (1.0, 1.0 + 1e-9), "atol": 1e-8},
+        {"close": (torch.tensor([100.0, 1e-3]), torch.tensor([100.1, 0.0])), "rtol": 0.01},
+        {"differs": (1.0, 2.0), "rtol": 0.1, "rule": "one is not two"},
+        {"holds": True, "rule": "so it is"},
+        {"holds": np.bool_(True), "rule": "so it is"},
+    ],
+)
+def test_verify_accepts(check, recorded):
+    verify("holds", **check)
+    assert "✓ holds" in recorded[0].plain
+
+
+def test_verify_takes_gradients_along(recorded):
+    w = torch.ones(2, requires_grad=True)
+    verify("holds", close=(2 * w, torch.full((2,), 2.0)), atol=0.0)
+
+
+def test_verify_of_what_was_not_reproduced(recorded):
+    verify("not reproduced", holds=False, rule="at least 17 of 20 seeds")
+    assert "✗" in recorded[0].plain
+    assert "not reproduced here" in recorded[0].markdown
+    with pytest.raises(ClaimFailed, match="on record as 'not reproduced', but this check holds"):
+        verify("not reproduced", holds=True, rule="at least 17 of 20 seeds")
+
+
+def test_verify_shows_text_that_does_not_depend_on_the_machine(recorded):
+    for noise in (1e-13, 3e-14):
+        verify("holds", close=(1.0, 1.0 + noise), atol=1e-12, rule="one, and one")
+    assert recorded[0].plain == recorded[1].plain
+    assert recorded[0].plain == "✓ holds · one, and one; agree to $10^{-12}$"
+
+
+def test_verify_states_a_claim_once_a_cell(recorded):
+    verify("holds", holds=True, rule="one")
+    verify("holds", holds=True, rule="two")
+    assert "It is so." in recorded[0].markdown
+    assert "It is so." not in recorded[1].markdown
+
+
+# --- verify fails ---
+
+
+@pytest.mark.parametrize(
+    ("check", "measured"),
+    [
+        ({"close": (1.0, -1.0), "atol": 1e-3}, "largest difference 2, allowed 0.001"),
+        ({"close": (np.zeros(3), np.array([0, 0, 1.0])), "rtol": 0.5}, "largest difference 1"),
+        ({"close": (0.0, 1e-300), "atol": 0.0}, "allowed 0"),
+        ({"differs": (1.0, 1.0 + 1e-9), "rtol": 1e-6, "rule": "r"}, "largest difference 1e-09"),
+        ({"holds": False, "rule": "at least 17 of 20 seeds"}, "at least 17 of 20 seeds"),
+    ],
+)
+def test_verify_fails_with_the_measured_difference(check, measured, recorded):
+    with pytest.raises(ClaimFailed, match="on record as 'holds'") as failure:
+        verify("holds", **check)
+    assert measured in str(failure.value)
+    assert "It is so." in str(failure.value)
+    assert recorded == []
+
+
+@pytest.mark.parametrize(
+    ("check", "rule"),
+    [
+        ({}, "exactly one of close, differs and holds, got none"),
+        ({"close": (1.0, 1.0), "holds": True, "atol": 0.1}, "exactly one"),
+        ({"close": (1.0, 1.0)}, "give atol or rtol, got none"),
+        ({"close": (1.0, 1.0), "atol": -1.0}, r"tolerances must be in \[0, 1\)"),
+        ({"close": (1.0, 1.0), "atol": float("inf")}, r"tolerances must be in \[0, 1\)"),
+        ({"close": (1.0, 1.0), "rtol": 1.0}, r"tolerances must be in \[0, 1\)"),
+        ({"close": (1.0, 1.0), "rtol": float("nan")}, r"tolerances must be in \[0, 1\)"),
+        ({"close": (float("nan"), float("nan")), "atol": 0.1}, "finite, got NaN or infinity"),
+        ({"close": (np.inf, np.inf), "atol": 0.1}, "finite, got NaN or infinity"),
+        ({"differs": (float("nan"), 1.0), "atol": 0.1, "rule": "r"}, "finite, got NaN"),
+        ({"close": (np.ones((3, 1)), np.ones(3)), "atol": 0.1}, r"same shape, got \(3, 1\) and \(3,\)"),
+        ({"close": (np.ones(3), 1.0), "atol": 0.1}, r"same shape, got \(3,\) and \(\)"),
+        ({"close": (np.ones(0), np.zeros(0)), "atol": 0.1}, r"not be empty, got shape \(0,\)"),
+        ({"close": 1.0, "atol": 0.1}, "two sides as a tuple"),
+        ({"close": (1.0, 1.0, 1.0), "atol": 0.1}, "two sides as a tuple"),
+        ({"differs": (1.0, 2.0), "atol": 0.1}, "differs needs a rule in words"),
+        ({"holds": True}, "holds needs a rule in words"),
+        ({"holds": True, "rule": " "}, "holds needs a rule in words"),
+        ({"holds": 1, "rule": "r"}, "holds must be True or False, got 1"),
+        ({"holds": torch.tensor(True), "rule": "r"}, "holds must be True or False"),
+        ({"holds": True, "rule": "r", "atol": 0.1}, "holds takes no tolerance"),
+    ],
+)
+def test_verify_rejects_calls_that_make_no_sense(check, rule, recorded):
+    with pytest.raises(ValueError, match=rule):
+        verify("holds", **check)
+    assert recorded == []
+
+
+def test_verify_rejects_a_claim_checked_against_itself(recorded):
+    w = torch.arange(3.0)
+    for other in (w, w.view(3), w.detach(), w.numpy()):
+        with pytest.raises(ValueError, match="two computations, got the same memory twice"):
+            verify("holds", close=(w, other), atol=0.1)
+    verify("holds", close=(w, w.clone()), atol=0.0)  # a copy is not seen: reviewers must
+
+
+def test_verify_rejects_unknown_and_open_claims(recorded):
+    with pytest.raises(ValueError, match="id must be in the ledger, got '8.1-c99'"):
+        verify("8.1-c99", holds=True, rule="r")
+    for outcome in (True, False):
+        with pytest.raises(ClaimFailed, match="on record as 'open'"):
+            verify("open", holds=outcome, rule="r")
