@@ -1,6 +1,6 @@
 # Every task by name. Each target sets up what it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help book serve notebooks test lint lock generated clean
+.PHONY: help book serve notebooks text address pictures benchmark lint test lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,3 +34,28 @@ serve: book  ## the pages on localhost
 
 notebooks: .venv/book.stamp  ## execute the chapters that changed; FORCE=1 for all
 	$(BIN)/python tools/notebooks.py $(if $(FORCE),--force)
+
+text: .venv/book.stamp  ## write an edited NOTEBOOK=book/….ipynb back to its text
+	$(BIN)/python tools/notebooks.py --back $(NOTEBOOK)
+
+address: .venv/book.stamp  ## write the address of _config.yml where else it stands
+	$(BIN)/python tools/address.py
+	$(BIN)/python tools/notebooks.py
+
+pictures: .venv/dev.stamp book  ## draw the logo, and photograph a page for the README
+	$(BIN)/python tools/pictures.py
+
+benchmark: .venv/book.stamp book  ## measure what each chapter costs
+	$(BIN)/python benchmarks/chapters.py
+
+lint: .venv/dev.stamp  ## style and types
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+
+# Two processes, one file each: a chapter's cells share a kernel, a browser test its server.
+test: .venv/dev.stamp lint book  ## everything: style, types, package, notebooks, pages, JupyterLab
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+clean:  ## remove what was built, keep .venv
+	rm -rf _build build

@@ -44,7 +44,7 @@ def test_explore_draws_every_combination_for_the_page(shown):
     ]
     visible = re.findall(r'alt="([^"]*)">', page)
     assert visible == ["a = 2.0, b &lt;y&gt;"]  # the middle of both sliders
-    assert "<output aria-live=\"polite\">a = 2.0, b &lt;y&gt;</output>" in page
+    assert '<output aria-live="polite">a = 2.0, b &lt;y&gt;</output>' in page
     assert re.findall(r'max="(\d)" value="(\d)"', page) == [("2", "1"), ("1", "1")]
     assert plt.get_fignums() == []
     pictures = re.findall(r"base64,([^\"]+)", page)

@@ -173,7 +173,10 @@ def test_verify_fails_with_the_measured_difference(check, measured, recorded):
         ({"close": (float("nan"), float("nan")), "atol": 0.1}, "finite, got NaN or infinity"),
         ({"close": (np.inf, np.inf), "atol": 0.1}, "finite, got NaN or infinity"),
         ({"differs": (float("nan"), 1.0), "atol": 0.1, "rule": "r"}, "finite, got NaN"),
-        ({"close": (np.ones((3, 1)), np.ones(3)), "atol": 0.1}, r"same shape, got \(3, 1\) and \(3,\)"),
+        (
+            {"close": (np.ones((3, 1)), np.ones(3)), "atol": 0.1},
+            r"same shape, got \(3, 1\) and \(3,\)",
+        ),
         ({"close": (np.ones(3), 1.0), "atol": 0.1}, r"same shape, got \(3,\) and \(\)"),
         ({"close": (np.ones(0), np.zeros(0)), "atol": 0.1}, r"not be empty, got shape \(0,\)"),
         ({"close": 1.0, "atol": 0.1}, "two sides as a tuple"),

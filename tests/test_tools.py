@@ -1,4 +1,4 @@
-"""The pipeline: one way from text to notebook, the same bytes twice, and the address in one place."""
+"""The pipeline: one way from text to notebook, the same bytes twice, one address."""
 
 import nbformat
 import notebooks

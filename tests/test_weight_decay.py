@@ -119,7 +119,9 @@ def test_regime(product, regime):
     assert decay_regime(lr=0.5, lam=2 * product) == regime
 
 
-@pytest.mark.parametrize("function", [decay_regime, lambda **k: decay_trajectory(torch.ones(1), **k)])
+@pytest.mark.parametrize(
+    "function", [decay_regime, lambda **k: decay_trajectory(torch.ones(1), **k)]
+)
 @pytest.mark.parametrize(
     ("lr", "lam", "rule"),
     [
@@ -194,7 +196,12 @@ ONES = torch.ones(2, dtype=torch.float64)
         (EYE + torch.tensor([[0, 1e-3], [0, 0]]), ONES, 1.0, "H must be symmetric, got .* 0.001"),
         (torch.ones(2, 3).double(), ONES, 1.0, r"H must be a square matrix, got shape \(2, 3\)"),
         (EYE, torch.ones(3).double(), 1.0, r"w_star must have shape \(2,\) like H, got \(3,\)"),
-        (EYE, ONES.float(), 1.0, "w_star must have the dtype of H, torch.float64, got torch.float32"),
+        (
+            EYE,
+            ONES.float(),
+            1.0,
+            "w_star must have the dtype of H, torch.float64, got torch.float32",
+        ),
         (EYE, ONES, -1.0, "lam must be >= 0 and finite, got -1.0"),
         (0 * EYE, ONES, 0.0, r"H \+ lam I must be invertible, got lam = 0.0"),
         (EYE * float("nan"), ONES, 1.0, r"H must be finite, got \[nan"),

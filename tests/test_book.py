@@ -1,0 +1,263 @@
+"""What is stored and what is built: nothing unexecuted, foreign or dangling."""
+
+import csv
+import re
+import subprocess
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import nbformat
+import notebooks
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from conftest import ROOT
+from regkit.ledger import claims
+
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+by_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+MACHINE_PATH = re.compile(r"(/root/|/tmp/|/home/|/work/|/Users/|[A-Z]:\\)")
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def is_figure(cell: nbformat.NotebookNode) -> bool:
+    return any("image/png" in output.get("data", {}) for output in cell.outputs)
+
+
+# --- the stored notebooks ---
+
+
+def test_text_and_notebook_are_in_step():
+    assert notebooks.out_of_step() == []
+    assert CHAPTERS
+
+
+@by_chapter
+def test_every_cell_was_executed_in_order_without_error(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", cell.source
+
+
+@by_chapter
+def test_nothing_of_this_machine_is_stored(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert "widgets" not in notebook.metadata
+    assert "version" not in notebook.metadata.language_info
+    for cell in notebook.cells:
+        texts = [cell.source]
+        for output in cell.get("outputs", []):
+            texts.append(output.get("text", ""))
+            texts += [text for kind, text in output.get("data", {}).items() if "text/" in kind]
+        for text in texts:
+            assert not MACHINE_PATH.search(re.sub(r"base64,[\w+/=]+", "", text)), cell.id
+
+
+@by_chapter
+def test_cells_are_fit_for_validation(path):
+    for cell in code_cells(path):
+        assert not cell.source.rstrip().endswith(";"), "nbval compares what a semicolon hides"
+        if "verify(" in cell.source:
+            assert "nbval-ignore-output" not in notebooks.tags(cell), cell.source
+
+
+@by_chapter
+def test_every_figure_has_a_number_a_caption_and_a_description(path):
+    for cell in code_cells(path):
+        if is_figure(cell):
+            figure = cell.metadata["mystnb"]["figure"]
+            assert figure["name"].startswith("fig-")
+            assert figure["caption"].endswith(".")
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+@by_chapter
+def test_solutions_pass_their_checks(path):
+    """Each exercise has a stub that asks for an answer and a solution that is right."""
+    said = [
+        output.text.strip()
+        for cell in code_cells(path)
+        if "check(" in cell.source
+        for output in cell.outputs
+    ]
+    assert 3 <= len(said) / 2 <= 4
+    assert all(text.startswith("Your turn: ") for text in said[::2])
+    assert all(text == "Right." for text in said[1::2])
+
+
+@by_chapter
+def test_a_chapter_has_all_parts_of_the_frame(path):
+    text = (notebooks.SOURCE / f"{path.stem}.md").read_text()
+    parts = ["## From the papers", "## In practice", "## Exercises", "## Quiz", "## Summary"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert 3 <= text.split(":class: goals")[1].split("**You need**")[0].count("\n- ") <= 5
+    questions = text.split(":class: quiz")[1:]
+    assert len(questions) >= 3
+    for question in questions:
+        answers = question.split("::::\n")[0]
+        assert answers.count(":class-container: right") == 1
+        assert answers.count(":class-container: wrong") == 3
+    assert "glue" not in text
+    assert "{eval" not in text
+
+
+@by_chapter
+def test_run_time_in_the_text_is_the_measured_one(path):
+    table = (ROOT / "benchmarks" / "chapters.csv").read_text().splitlines()
+    measured = {row["chapter"]: row for row in csv.DictReader(table)}[path.stem]
+    text = (notebooks.SOURCE / f"{path.stem}.md").read_text()
+    assert f"{measured['cpu_seconds']} s of CPU" in text
+
+
+# --- the locks and the settings ---
+
+
+def lock(name: str) -> dict[str, set[str]]:
+    pins: dict[str, set[str]] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if line and not line.startswith(("#", "-e")):
+            requirement = Requirement(line)
+            assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), line
+            pins.setdefault(requirement.name, set()).add(str(requirement.specifier))
+    return pins
+
+
+def test_locks_hold_what_is_asked_for_and_agree():
+    book, dev = lock("requirements.txt"), lock("requirements-dev.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for wanted, pins in [
+        (project["dependencies"] + extras["book"], book),
+        (extras["dev"], dev),
+    ]:
+        for requirement in map(Requirement, wanted):
+            versions = {pin.removeprefix("==") for pin in pins[requirement.name]}
+            assert all(requirement.specifier.contains(version) for version in versions)
+    assert {"jupyter-book", "numpy", "matplotlib", "torch", "ipywidgets", "nbval"} <= set(book)
+    assert book.items() <= dev.items()
+    assert not any(re.match("nvidia-|cuda-|triton", name) for name in dev)
+    assert "nbgrader" not in book  # it would put teachers' buttons into every student's Lab
+
+
+def test_no_registry_host_is_named():
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    hosts = re.compile(
+        r"py" r"pi\.org|pythonhosted|download\.pytorch|npm" r"js\.(org|com)|deb\.debian"
+    )
+    for name in files.stdout.splitlines():
+        content = (ROOT / name).read_bytes()
+        assert not hosts.search(content.decode("utf-8", errors="ignore")), name
+
+
+# --- the built pages ---
+
+
+class Page(HTMLParser):
+    """What a page loads, links to, and can be linked to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.images_without_alt = 0
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attributes}
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag in ("script", "img", "iframe") and "src" in found:
+            self.loads.append(found["src"])
+        if tag == "link" and found.get("rel") in ("stylesheet", "preload", "icon", "shortcut icon"):
+            self.loads.append(found["href"])
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        if tag == "img" and not found.get("alt"):
+            self.images_without_alt += 1
+
+
+@pytest.fixture(scope="module")
+def pages(html) -> dict[Path, Page]:
+    return {path: Page(path) for path in sorted((html / "book").glob("*.html"))}
+
+
+def test_the_book_is_built_from_what_stands_here(html):
+    """Guards the tests below against an old build."""
+    built = (html / "book" / "08_01_weight_decay.html").stat().st_mtime
+    assert built >= max(path.stat().st_mtime for path in CHAPTERS), "run `make book`"
+
+
+def test_pages_load_nothing_from_elsewhere(pages):
+    for path, page in pages.items():
+        for address in page.loads:
+            scheme = urlparse(address).scheme
+            assert scheme in ("", "data"), f"{path.name} loads {address}"
+
+
+def test_links_and_files_inside_the_book_exist(pages):
+    for path, page in pages.items():
+        for address in page.links + page.loads:
+            parts = urlparse(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target.exists(), f"{path.name} links to {address}"
+            if parts.fragment and target in pages:
+                assert unquote(parts.fragment) in pages[target].ids, f"{path.name}: {address}"
+
+
+def test_every_image_has_a_description(pages):
+    for path, page in pages.items():
+        assert page.images_without_alt == 0, path.name
+
+
+def test_ids_are_unique(pages):
+    for path, page in pages.items():
+        repeated = {id for id in page.ids if page.ids.count(id) > 1}
+        # The theme puts its search dialog and its sidebar buttons on a page twice.
+        repeated -= {id for id in repeated if id.startswith(("search", "pst-", "rtd-"))}
+        repeated -= {"exercise-content"}  # sphinx-exercise gives it to every exercise
+        assert not repeated, f"{path.name}: {repeated}"
+
+
+def test_ledger_lists_every_claim_and_links_to_every_check(html, pages):
+    text = (html / "book" / "ledger.html").read_text()
+    links = pages[html / "book" / "ledger.html"].links
+    for claim in claims().values():
+        assert f"<strong>{claim.id}</strong>" in text, claim.id
+        linked = any(link.endswith(f"#claim-{claim.id}") for link in links)
+        assert linked == (claim.outcome != "open"), claim.id
+
+
+@by_chapter
+def test_launch_and_edit_buttons_lead_to_the_chapter(path, html, pages):
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    repository = config["repository"]["url"]
+    name = repository.removeprefix("https://github.com/")
+    links = pages[html / "book" / f"{path.stem}.html"].links
+    for wanted in (
+        f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/book/{path.name}",
+        f"https://colab.research.google.com/github/{name}/blob/main/book/{path.name}",
+        f"{repository}/edit/main/book/source/{path.stem}.md",
+    ):
+        assert wanted in links
+
+
+def test_every_chapter_is_in_the_table_of_contents():
+    toc = (ROOT / "_toc.yml").read_text()
+    for path in CHAPTERS:
+        assert f"book/{path.stem}" in toc
