@@ -46,7 +46,7 @@ class Visit:
         self.page.goto(address)
         self.page.wait_for_load_state("networkidle")
         if self.page.locator(".math").count():
-            self.page.wait_for_selector("mjx-container")
+            self.page.wait_for_selector("mjx-container", state="attached")
 
     def listen(self, message):
         if message.type in ("error", "warning"):
@@ -97,7 +97,8 @@ def test_page_does_not_scroll_sideways(name, scheme, width, visit, html):
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     # Nothing that is not itself in a scrolling box reaches over the edge.
-    over = page.evaluate("""() => [...document.querySelectorAll("main p, main li, main img, .explore")]
+    over = page.evaluate("""() => [...document.querySelectorAll(
+            "article p, article li, article img, .explore")]
         .filter(e => e.checkVisibility() && !e.closest("pre, table, mjx-container, .math"))
         .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
         .map(e => e.outerHTML.slice(0, 80))""")
@@ -198,7 +199,7 @@ def test_text_has_contrast(scheme, visit, html):
     page = visit(f"{html.as_uri()}/{CHAPTER}", scheme=scheme).page
     for selector in (
         "main p",
-        "main p a",
+        "main p a.reference",
         "main code",
         ".goals .admonition-title",
         ".predict .admonition-title",

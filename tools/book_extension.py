@@ -171,9 +171,39 @@ def mend_page(
                 button["url"] = re.sub(r"/book/(\w+)\.ipynb$", r"/book/source/\1.md", url)
 
 
+def use_small_mathjax(app: Sphinx, config: Any) -> None:
+    """Load MathJax in parts, without its menu, which is a third of it."""
+    config.mathjax_path = "mathjax/startup.js"  # sphinx-mathjax-offline would set another
+
+
+def slim_icons(app: Sphinx, exception: Exception | None) -> None:
+    """Leave out Font Awesome's script (1.5 MB) and the names of icons that no page shows.
+
+    The pages show icons by style and font (see tools/pictures.py), so nothing is lost.
+    """
+    script = re.compile(r"<(script|link)[^>]*fontawesome\.js[^>]*>(</script>)?")
+    shown: set[str] = set()
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        shown |= set(re.findall(r"\bfa-[\w-]+", text))
+        lean = script.sub("", text)
+        if lean != text:
+            path.write_text(lean, encoding="utf-8")
+    rule = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"[^"]*"\}')
+    style = Path(app.outdir, "_static", "styles", "pydata-sphinx-theme.css")
+    if style.exists():
+        css = style.read_text(encoding="utf-8")
+        kept = rule.sub(
+            lambda match: match[0] if shown & set(re.findall(r"fa-[\w-]+", match[1])) else "", css
+        )
+        style.write_text(kept, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("claims-ledger", ClaimsLedger)
     app.add_directive("method-map", MethodMap)
     app.connect("doctree-read", label_claims)
     app.connect("html-page-context", mend_page, priority=900)
+    app.connect("config-inited", use_small_mathjax)
+    app.connect("build-finished", slim_icons)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

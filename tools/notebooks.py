@@ -6,7 +6,9 @@ edited in JupyterLab back to its text.
 """
 
 import argparse
+import base64
 import hashlib
+import io
 import json
 import os
 import sys
@@ -18,7 +20,10 @@ import nbformat
 import yaml
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 from tqdm import tqdm
+
+from regkit.figures import small_png
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
@@ -138,8 +143,18 @@ def execute(source: Path) -> float:
         start = time.perf_counter()
         client.execute(env={**os.environ, **ENVIRONMENT})
     notebook.metadata = nbformat.from_dict(METADATA)  # without the state of widgets
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = shrink(output.data["image/png"])
     write(notebook, notebook_path(source))
     return time.perf_counter() - start
+
+
+def shrink(picture: str) -> str:
+    """A figure in base64 with at most 128 colors."""
+    image = Image.open(io.BytesIO(base64.b64decode(picture)))
+    return base64.b64encode(small_png(image, colors=128)).decode()
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
