@@ -7,6 +7,7 @@ import ast
 import base64
 import inspect
 import io
+import json
 import textwrap
 from collections.abc import Callable, Sequence
 from html import escape
@@ -135,11 +136,11 @@ def _frame(draw: Callable[..., str], values: dict[str, float | str]) -> tuple[st
 
 def small_png(image: Image.Image, colors: int) -> bytes:
     """Return a PNG with few colors, a third of the usual size; the corner keeps its exact color."""
-    image = image.convert("RGB")
-    reduced = image.quantize(colors, Image.Quantize.FASTOCTREE)
-    palette, corner = reduced.getpalette(), reduced.getpixel((0, 0))
-    palette[3 * corner : 3 * corner + 3] = image.getpixel((0, 0))
-    reduced.putpalette(palette)
+    pixels = np.asarray(image.convert("RGB"))  # (height, width, 3)
+    reduced = Image.fromarray(pixels).quantize(colors, Image.Quantize.FASTOCTREE)
+    palette = np.array(reduced.getpalette(), dtype=np.uint8).reshape(-1, 3)
+    palette[np.asarray(reduced)[0, 0]] = pixels[0, 0]
+    reduced.putpalette(palette.flatten().tolist())
     buffer = io.BytesIO()
     reduced.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
@@ -183,11 +184,12 @@ def _widget(
 # Shows the frame that the sliders point at: the last slider runs fastest, as in itertools.product.
 SCRIPT = """
 (root => {
-  const sliders = [...root.querySelectorAll("input")], frames = [...root.querySelectorAll("img")];
+  const sliders = [...root.querySelectorAll("input")];
+  const frames = JSON.parse(root.querySelector("script").textContent);
   const update = () => {
-    const frame = sliders.reduce((index, s) => index * (+s.max + 1) + +s.value, 0);
-    frames.forEach((image, index) => { image.hidden = index !== frame; });
-    root.querySelector("output").textContent = frames[frame].alt;
+    const [text, picture] = frames[sliders.reduce((n, s) => n * (+s.max + 1) + +s.value, 0)];
+    root.querySelector("output").textContent = root.querySelector("img").alt = text;
+    root.querySelector("img").src = "data:image/png;base64," + picture;
     for (const s of sliders) s.setAttribute("aria-valuetext", s.dataset.values.split("|")[s.value]);
   };
   sliders.forEach(s => s.addEventListener("input", update));
@@ -209,11 +211,22 @@ def _page_form(
         f'data-values="{escape("|".join(_text(value) for value in values))}"></label>'
         for name, values in grid.items()
     ]
-    images = [
-        f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}" '
-        f'alt="{escape(readout)}"{"" if index == shown else " hidden"}>'
-        for index, (readout, picture) in enumerate(frames)
-    ]
-    parts = ['<div class="explore">', *sliders]
-    parts += [f'<output aria-live="polite">{escape(frames[shown][0])}</output>', *images]
-    return "\n".join([*parts, f"<script>{SCRIPT}</script>", "</div>"])
+    pictures = [(readout, base64.b64encode(picture).decode()) for readout, picture in frames]
+    readout, picture = pictures[shown]
+    # Only one picture is an element: where scripts do not run it is what one sees.
+    return "\n".join(
+        [
+            '<div class="explore">',
+            *sliders,
+            f'<output aria-live="polite">{escape(readout)}</output>',
+            f'<img src="data:image/png;base64,{picture}" alt="{escape(readout)}">',
+            f'<script type="application/json">{_json(pictures)}</script>',
+            f"<script>{SCRIPT}</script>",
+            "</div>",
+        ]
+    )
+
+
+def _json(value: object) -> str:
+    """JSON that may stand in a page."""
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")

@@ -8,6 +8,7 @@ the outcome of a counted experiment. The call fails when the result is not the o
 import re
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -189,25 +190,35 @@ def _show(claim: Claim, check: str, evidence: str) -> None:
     mark = "✓" if claim.outcome == "holds" else "✗"
     shell = get_ipython()
     key = (shell.execution_count if shell is not None else 0, claim.id)
+    head = f"{mark} {claim.id}"
     if check == "differs":
-        body = f"**{mark} {claim.id}** counter-check: {evidence}"
+        lines = [(head, f"counter-check: {evidence}.")]
     elif key in _shown:
-        body = f"**{mark} {claim.id}** *and:* {evidence}"
+        lines = [(head, f"and: {evidence}.")]
     else:
-        verdict = "" if claim.outcome == "holds" else " *(not reproduced here)*"
-        body = f"**{mark} {claim.id}**{verdict} {claim.statement}\n\n*Evidence:* {evidence}"
+        verdict = "" if claim.outcome == "holds" else "(not reproduced here) "
+        lines = [(head, verdict + claim.statement), ("Evidence:", f"{evidence}.")]
         _shown.add(key)
-    markdown = f'<div class="claim">\n\n{body}.\n\n</div>'
-    display(_Line(f"{mark} {claim.id} · {evidence}", markdown))
+    display(_Line(f"{head} · {evidence}", lines))
 
 
 @dataclass
 class _Line:
+    """A checked claim, for a terminal, for the page, and for a notebook."""
+
     plain: str
-    markdown: str
+    lines: list[tuple[str, str]]  # what is bold, and the rest
 
     def __repr__(self) -> str:
         return self.plain
 
     def _repr_markdown_(self) -> str:
-        return self.markdown
+        body = "\n\n".join(f"**{head}** {text}" for head, text in self.lines)
+        return f'<div class="claim">\n\n{body}\n\n</div>'
+
+    def _repr_html_(self) -> str:
+        # JupyterLab renders mathematics in HTML, but not in a Markdown output.
+        style = "border-left: 4px solid #009E73; padding: 0.1em 0.8em"
+        texts = [(head, re.sub("`(.*?)`", r"<code>\1</code>", escape(t))) for head, t in self.lines]
+        body = "".join(f"<p><b>{head}</b> {text}</p>" for head, text in texts)
+        return f'<div class="claim" style="{style}">{body}</div>'

@@ -155,7 +155,7 @@ def test_no_registry_host_is_named():
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     hosts = re.compile(
-        r"py" r"pi\.org|pythonhosted|download\.pytorch|npm" r"js\.(org|com)|deb\.debian"
+        r"py" r"pi\.org|python" r"hosted|download\.pytorch|npm" r"js\.(org|com)|deb\.debian"
     )
     for name in files.stdout.splitlines():
         content = (ROOT / name).read_bytes()
