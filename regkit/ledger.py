@@ -183,13 +183,12 @@ def _tolerance(atol: float | None, rtol: float | None) -> str:
     return f"{relative} of the largest entry" + (f" plus {text(atol)}" if atol else "")
 
 
-_shown: set[tuple[int, str]] = set()  # (execution, claim) whose statement stands on the page
+_shown: set[tuple[str, str]] = set()  # (run of a cell, claim) whose statement was shown
 
 
 def _show(claim: Claim, check: str, evidence: str) -> None:
     mark = "✓" if claim.outcome == "holds" else "✗"
-    shell = get_ipython()
-    key = (shell.execution_count if shell is not None else 0, claim.id)
+    key = (_running_cell(), claim.id)
     head = f"{mark} {claim.id}"
     if check == "differs":
         lines = [(head, f"counter-check: {evidence}.")]
@@ -200,6 +199,14 @@ def _show(claim: Claim, check: str, evidence: str) -> None:
         lines = [(head, verdict + claim.statement), ("Evidence:", f"{evidence}.")]
         _shown.add(key)
     display(_Line(f"{head} · {evidence}", lines))
+
+
+def _running_cell() -> str:
+    """What tells one run of a cell from the next; in a script all is one run."""
+    shell = get_ipython()
+    if not hasattr(shell, "get_parent"):
+        return ""
+    return shell.get_parent().get("header", {}).get("msg_id", "")
 
 
 @dataclass

@@ -6,6 +6,7 @@ wants from NVIDIA: pip fetches those itself beside a CUDA build, and a CPU build
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 HEADER = """\
@@ -25,6 +26,8 @@ ACCELERATOR = re.compile(r"^(nvidia-|cuda-|triton\b)")
 
 def resolve(extras: str, constraints: list[str]) -> list[str]:
     command = [
+        sys.executable,
+        "-m",
         "uv",
         "pip",
         "compile",
