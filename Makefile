@@ -36,7 +36,7 @@ notebooks: .venv/book.stamp  ## execute the chapters that changed; FORCE=1 for a
 	$(BIN)/python tools/notebooks.py $(if $(FORCE),--force)
 
 text: .venv/book.stamp  ## write an edited NOTEBOOK=book/….ipynb back to its text
-	$(BIN)/python tools/notebooks.py --back $(NOTEBOOK)
+	$(BIN)/python tools/notebooks.py --back $(NOTEBOOK) $(if $(FORCE),--force)
 
 address: .venv/book.stamp  ## write the address of _config.yml where else it stands
 	$(BIN)/python tools/address.py

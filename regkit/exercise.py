@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 
 def check(
@@ -36,12 +37,15 @@ def check(
         if _equal(result, wrong, tolerance):
             print(f"Not yet: {hint}.")
             return
-    print(f"Not yet: expected {expected}, got {result}.")
+    print(f"Not yet: your result is {result}.")
 
 
 def _equal(result: Any, expected: Any, tolerance: float) -> bool:
     try:
-        left, right = np.asarray(result), np.asarray(expected)
+        left, right = (
+            np.asarray(side.detach() if isinstance(side, torch.Tensor) else side)
+            for side in (result, expected)
+        )
     except (TypeError, ValueError, RuntimeError):
         return False
     if left.shape != right.shape:

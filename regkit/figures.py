@@ -77,7 +77,8 @@ def show(*functions: Callable[..., Any]) -> None:
 def _source(function: Callable[..., Any]) -> str:
     source = textwrap.dedent(inspect.getsource(function))
     definition = ast.parse(source).body[0]
-    assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
+    if not isinstance(definition, ast.FunctionDef | ast.ClassDef):
+        raise TypeError(f"show needs a function or a class, got {function}")
     lines = source.rstrip().splitlines()
     if ast.get_docstring(definition) is not None:
         docstring = definition.body[0]
@@ -97,7 +98,7 @@ def explore(
         draw: takes one value of each slider by name, makes a matplotlib figure, and returns a
             sentence that says what it shows: the readout and the frame's alternative text.
         labels: what stands before each slider, by argument name.
-        grid: the values of each slider, by argument name. The sliders start in the middle.
+        grid: the values of each slider, by argument name. The sliders start at the first.
 
     Raises:
         ValueError: if a slider has no label or fewer than two values.
@@ -105,20 +106,17 @@ def explore(
     require(grid.keys() == labels.keys(), f"labels must name {sorted(grid)}", sorted(labels))
     for name, values in grid.items():
         require(len(values) >= 2, f"{name} needs at least two values", len(values))
-    start = {name: len(values) // 2 for name, values in grid.items()}
     frames = [
         _frame(draw, dict(zip(grid, values, strict=True))) for values in product(*grid.values())
     ]
-    sizes = [len(values) for values in grid.values()]
-    shown = int(np.ravel_multi_index(list(start.values()), sizes))
-    root = _widget(draw, labels, grid, start, frames[shown])
+    root = _widget(draw, labels, grid, frames[0])
     bundle = {
         "application/vnd.jupyter.widget-view+json": {
             "model_id": root.model_id,
             "version_major": 2,
             "version_minor": 0,
         },
-        "text/html": _page_form(labels, grid, start, frames, shown),
+        "text/html": _page_form(labels, grid, frames),
         "text/plain": f"sliders: {', '.join(labels.values())}",
     }
     display(bundle, raw=True)
@@ -154,13 +152,11 @@ def _widget(
     draw: Callable[..., str],
     labels: dict[str, str],
     grid: dict[str, Sequence[float | str]],
-    start: dict[str, int],
     frame: tuple[str, bytes],
 ) -> ipywidgets.VBox:
     sliders = {
         name: ipywidgets.SelectionSlider(
             options=[(_text(value), value) for value in values],
-            index=start[name],
             description=labels[name],
             continuous_update=False,
             style={"description_width": "initial"},
@@ -177,8 +173,7 @@ def _widget(
 
     for slider in sliders.values():
         slider.observe(redraw, names="value")
-    # A fixed id, so that executing the notebook again stores the same bytes.
-    return ipywidgets.VBox([*sliders.values(), text, image], model_id=f"explore-{draw.__name__}")
+    return ipywidgets.VBox([*sliders.values(), text, image])
 
 
 # Shows the frame that the sliders point at: the last slider runs fastest, as in itertools.product.
@@ -201,18 +196,16 @@ SCRIPT = """
 def _page_form(
     labels: dict[str, str],
     grid: dict[str, Sequence[float | str]],
-    start: dict[str, int],
     frames: list[tuple[str, bytes]],
-    shown: int,
 ) -> str:
     sliders = [
         f'<label><span>{escape(labels[name])}</span> <input type="range" min="0" '
-        f'max="{len(values) - 1}" value="{start[name]}" autocomplete="off" '
+        f'max="{len(values) - 1}" value="0" autocomplete="off" '
         f'data-values="{escape("|".join(_text(value) for value in values))}"></label>'
         for name, values in grid.items()
     ]
     pictures = [(readout, base64.b64encode(picture).decode()) for readout, picture in frames]
-    readout, picture = pictures[shown]
+    readout, picture = pictures[0]
     # Only one picture is an element: where scripts do not run it is what one sees.
     return "\n".join(
         [

@@ -98,7 +98,8 @@ def verify(
         id: of a claim in the ledger.
         close: two values of equal shape, computed independently, that must agree.
         differs: two values that must not agree: a wrong reading, or a claim without its condition.
-        holds: whether a counted or measured rule is kept.
+        holds: whether a counted or measured rule is kept. For a claim that was not reproduced
+            this is the check that must fail; ``close`` and ``differs`` must always succeed.
         rule: what was compared, in words that do not depend on the machine; needed for
             ``holds`` and ``differs``.
         atol: absolute tolerance. ``close`` and ``differs`` need one of the two tolerances.
@@ -135,7 +136,9 @@ def verify(
         else:
             came_out, evidence = difference > bound, f"differ by more than {within}"
 
-    if claim.outcome == "open" or came_out != (claim.outcome == "holds"):
+    # A statement that was not reproduced may still have cells that prepare its check.
+    expected = claim.outcome == "holds" or given != ["holds"]
+    if claim.outcome == "open" or came_out != expected:
         result = "holds" if came_out else f"fails: {measured}"
         raise ClaimFailed(
             f"{id}: on record as {claim.outcome!r}, but this check {result}. "
@@ -175,11 +178,15 @@ def _as_array(side: Any) -> np.ndarray:
 
 def _tolerance(atol: float | None, rtol: float | None) -> str:
     def text(value: float) -> str:
-        return re.sub(r"1e-0*(\d+)", r"$10^{-\1}$", f"{value:g}")
+        mantissa, e, exponent = f"{value:g}".partition("e")
+        if not e:
+            return mantissa
+        factor = "" if mantissa == "1" else rf"{mantissa}\cdot "
+        return f"${factor}10^{{{int(exponent)}}}$"
 
     if not rtol:
         return text(atol or 0.0)
-    relative = f"{rtol:.0%}" if rtol >= 0.01 else text(rtol)
+    relative = f"{100 * rtol:g}%" if rtol >= 0.001 else text(rtol)
     return f"{relative} of the largest entry" + (f" plus {text(atol)}" if atol else "")
 
 
@@ -191,7 +198,9 @@ def _show(claim: Claim, check: str, evidence: str) -> None:
     key = (_running_cell(), claim.id)
     head = f"{mark} {claim.id}"
     if check == "differs":
-        lines = [(head, f"counter-check: {evidence}.")]
+        lines = [(f"✓ {claim.id}", f"counter-check: {evidence}.")]
+    elif check == "close" and claim.outcome == "not reproduced":
+        lines = [(f"✓ {claim.id}", f"on the way: {evidence}.")]
     elif key in _shown:
         lines = [(head, f"and: {evidence}.")]
     else:

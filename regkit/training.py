@@ -50,18 +50,18 @@ def train(
         tensor([4.0000, 1.0000, 0.2500])
     """
     require(steps >= 0, "steps must be >= 0", steps)
-    values = torch.zeros(steps)
+    values = []
     for step in _progress(range(steps), desc="training"):
         optimizer.zero_grad()
         value = objective(step)
-        values[step] = value.item()
+        values.append(value.detach())
         rule = f"the objective must stay finite (step {step}; try a smaller learning rate)"
         require(math.isfinite(value.item()), rule, value.item())
         value.backward()
         optimizer.step()
         if after_step is not None:
             after_step(step)
-    return values
+    return torch.stack(values) if values else torch.zeros(0)
 
 
 def replicate(

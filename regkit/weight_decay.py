@@ -21,7 +21,8 @@ def weights(model: nn.Module, biases: bool = False) -> Tensor:
 
     Args:
         model: any module; its parameters may have any shapes.
-        biases: whether parameters whose name ends in "bias" are included.
+        biases: whether parameters whose name ends in "bias" are included. The scales of
+            normalization layers have no such name and always are.
 
     Returns:
         Tensor of shape (W,), in the order of ``model.named_parameters()``.
@@ -125,8 +126,9 @@ def weight_elimination(w: Tensor, w0: float) -> Tensor:
     """
     require_weights("w", w)
     require_positive("w0", w0)
-    ratio = (w / w0) ** 2
-    return (ratio / (1 + ratio)).sum()
+    ratio = w / w0
+    share = ratio / torch.hypot(ratio, torch.ones_like(ratio))  # its square, without overflow
+    return (share**2).sum()
 
 
 def decay_trajectory(start: Tensor, lr: float, lam: float, steps: int) -> Tensor:
@@ -194,7 +196,7 @@ def _decay_product(lr: float, lam: float) -> float:
 def soft_threshold(w: Tensor, threshold: float) -> Tensor:
     r"""Proximal step of L1, :math:`\arg\min_v \frac12\lVert v-w\rVert^2 + \tau\lVert v\rVert_1`.
 
-    Every weight moves towards zero by the threshold and stays there once it arrives.
+    Every weight moves toward zero by the threshold and stays there once it arrives.
 
     Args:
         w: weights, floating point, any shape.
@@ -228,7 +230,7 @@ def shifted_minimum(H: Tensor, w_star: Tensor, lam: float) -> Tensor:
 
     Raises:
         ValueError: if H is not symmetric, shapes or dtypes differ, lam is negative, or
-            H + lam I is singular.
+            H + lam I is not positive definite (without that there is no minimum).
 
     Example:
         >>> shifted_minimum(torch.diag(torch.tensor([9.0, 1.0])), torch.ones(2), lam=1.0)
@@ -236,9 +238,17 @@ def shifted_minimum(H: Tensor, w_star: Tensor, lam: float) -> Tensor:
     """
     _require_quadratic(H, w_star, lam)
     identity = torch.eye(len(H)).to(H)
-    solution, info = torch.linalg.solve_ex(H + lam * identity, H @ w_star)
-    require(int(info) == 0, "H + lam I must be invertible", f"lam = {lam}")
-    return solution
+    L, failed = torch.linalg.cholesky_ex(H + lam * identity)
+    _require_definite(L, bool(failed), lam)
+    return torch.cholesky_solve((H @ w_star)[:, None], L).squeeze(1)
+
+
+def _require_definite(L: Tensor, failed: bool, lam: float) -> None:
+    """Require that a Cholesky factor exists and that its pivots are well above rounding."""
+    pivots = L.diagonal() ** 2
+    singular = len(L) > 0 and pivots.min() <= 100 * torch.finfo(L.dtype).eps * pivots.max()
+    definite = not failed and not singular
+    require(definite, "H + lam I must be positive definite", f"lam = {lam}")
 
 
 def _require_quadratic(H: Tensor, w_star: Tensor, lam: float) -> None:

@@ -16,13 +16,14 @@ def stub():
         (stub, "Your turn: return the slope."),
         (lambda: torch.tensor([1.0, -2.0]), "Right."),
         (lambda: [1.0, -2.0], "Right."),
+        (lambda: torch.tensor([1.0, -2.0], requires_grad=True), "Right."),
         (lambda: torch.tensor([-1.0, 2.0]), "Not yet: right size, wrong sign."),
-        (lambda: torch.tensor([7.0, 7.0]), "Not yet: expected"),
-        (lambda: torch.tensor([[1.0, -2.0]]), "Not yet: expected"),
-        (lambda: torch.tensor([1.0, float("nan")]), "Not yet: expected"),
-        (lambda: None, "Not yet: expected"),
-        (lambda: "1, -2", "Not yet: expected"),
-        (lambda: 1.0, "Not yet: expected"),
+        (lambda: torch.tensor([7.0, 7.0]), "Not yet: your result is"),
+        (lambda: torch.tensor([[1.0, -2.0]]), "Not yet: your result is"),
+        (lambda: torch.tensor([1.0, float("nan")]), "Not yet: your result is"),
+        (lambda: None, "Not yet: your result is"),
+        (lambda: "1, -2", "Not yet: your result is"),
+        (lambda: 1.0, "Not yet: your result is"),
     ],
 )
 def test_check(attempt, said, capsys):
@@ -39,4 +40,4 @@ def test_check_does_not_hide_other_errors():
 def test_check_compares_words(capsys):
     check(lambda: "decays", expected="decays")
     check(lambda: "stays", expected="decays")
-    assert capsys.readouterr().out == "Right.\nNot yet: expected decays, got stays.\n"
+    assert capsys.readouterr().out == "Right.\nNot yet: your result is stays.\n"

@@ -6,6 +6,7 @@ import json
 import re
 
 import matplotlib.pyplot as plt
+import notebooks
 import pytest
 from PIL import Image
 
@@ -44,12 +45,12 @@ def test_explore_draws_every_combination_for_the_page(shown):
     readouts, pictures = zip(*frames, strict=True)
     assert list(readouts) == [f"a = {a}, b <{b}>" for a in (1.0, 2.0, 3.0) for b in "xy"]
     assert "<y>" not in page  # a readout is text, not markup
-    middle = "a = 2.0, b &lt;y&gt;"  # of both sliders
+    first = "a = 1.0, b &lt;x&gt;"
     assert re.findall(r'<img src="data:image/png;base64,(.*)" alt="(.*)">', page) == [
-        (pictures[3], middle)
+        (pictures[0], first)
     ]
-    assert f'<output aria-live="polite">{middle}</output>' in page
-    assert re.findall(r'max="(\d)" value="(\d)"', page) == [("2", "1"), ("1", "1")]
+    assert f'<output aria-live="polite">{first}</output>' in page
+    assert re.findall(r'max="(\d)" value="(\d)"', page) == [("2", "0"), ("1", "0")]
     assert plt.get_fignums() == []
     images = [Image.open(io.BytesIO(base64.b64decode(picture))) for picture in pictures]
     assert {image.size for image in images} == {(184, 92)}
@@ -74,12 +75,25 @@ def test_explore_recomputes_in_a_kernel(monkeypatch, shown):
 
     figures.explore(counted, {"a": "length"}, a=[1.0, 2.0, 3.0])
     slider, readout, image = kept["root"].children
-    assert shown[0]["application/vnd.jupyter.widget-view+json"]["model_id"] == "explore-counted"
+    assert shown[0][notebooks.WIDGET]["model_id"] == kept["root"].model_id
     before = image.value
     slider.index = 2
     assert calls == [1.0, 2.0, 3.0, 3.0]
     assert readout.value.startswith("a = 3.0")
     assert image.value != before
+
+
+def test_running_a_slider_cell_again_gives_a_live_slider(monkeypatch, shown):
+    """The first widget goes when its cell runs again; it must not take the second along."""
+    roots = []
+    make = figures._widget
+    monkeypatch.setattr(figures, "_widget", lambda *a: roots.append(make(*a)) or roots[-1])
+    for _ in range(2):
+        figures.explore(draw, {"a": "length"}, a=[1.0, 2.0])
+    first, second = roots
+    assert first.model_id != second.model_id
+    first.close()
+    assert second.comm is not None
 
 
 def test_explore_rejects_bad_sliders():

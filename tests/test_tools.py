@@ -3,7 +3,7 @@
 import nbformat
 import notebooks
 import pytest
-from address import mentions
+from address import mentions, put
 
 SMALL = """---
 kernelspec:
@@ -81,6 +81,20 @@ def test_pipeline(small, monkeypatch, capsys):
     small.write_text(notebooks.revert(stored))
     assert notebooks.in_step(small) is None
 
+    # A notebook that was edited is not overwritten, nor is a text that was.
+    edited = nbformat.read(path, as_version=4)
+    edited.cells[3].source = "plt.plot([5])\nplt.show()"
+    small.write_text(SMALL)
+    notebooks.make(force=True)
+    nbformat.write(edited, path)
+    with pytest.raises(SystemExit, match="was edited, its text was not"):
+        notebooks.make(force=False)
+    notebooks.write_back(path, force=False)
+    assert "plt.plot([5])" in small.read_text()
+    with pytest.raises(SystemExit, match="changed after 08_99_small.ipynb was executed"):
+        notebooks.write_back(path, force=False)
+    path.write_bytes(first)
+
     # A new address goes into the notebook without executing it.
     small.write_text(SMALL)
     monkeypatch.setattr(notebooks, "address", lambda: "https://example.org/moved")
@@ -117,6 +131,11 @@ def test_a_notebook_without_text_is_found(small):
     notebooks.make(force=False)
     small.unlink()
     assert notebooks.out_of_step() == ["08_99_small.ipynb has no text"]
+
+
+def test_a_file_without_its_place_for_the_address_is_found():
+    with pytest.raises(ValueError, match="expected one place .* found 0"):
+        put("https://example.org", r"(?<=repository-code: ).*", "no such line")
 
 
 def test_every_mention_of_the_address_is_generated():

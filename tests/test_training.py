@@ -18,6 +18,7 @@ def test_train_takes_gradient_steps_and_reports():
     # With rate 1/2 every step lands on its own target: 0, then 1, then 2.
     assert seen == [(0, 0.0), (1, 1.0), (2, 2.0)]
     assert values.tolist() == [16.0, 1.0, 1.0]
+    assert values.dtype == torch.float64
 
 
 def test_train_stops_when_the_objective_is_not_finite():

@@ -79,6 +79,22 @@ def test_elimination_rejects_bad_scale(w0):
         weight_elimination(torch.ones(2), w0)
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalty_of_many_networks_at_once(name, generator):
+    w = torch.randn(4, 3, generator=generator)
+    values = torch.func.vmap(PENALTIES[name])(w)
+    torch.testing.assert_close(values, torch.stack([PENALTIES[name](row) for row in w]))
+
+
+@pytest.mark.parametrize(("dtype", "huge"), [(torch.float16, 1e3), (torch.float32, 1e30)])
+def test_elimination_counts_huge_weights_without_overflow(dtype, huge):
+    w = torch.tensor([huge, -huge, 0.0], dtype=dtype, requires_grad=True)
+    value = weight_elimination(w, w0=0.5)
+    value.backward()
+    assert value == 2
+    assert torch.isfinite(w.grad).all()
+
+
 def test_weights_leaves_biases_out_unless_asked():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     by_hand = [model[0].weight.flatten(), model[2].weight.flatten()]
@@ -203,7 +219,9 @@ ONES = torch.ones(2, dtype=torch.float64)
             "w_star must have the dtype of H, torch.float64, got torch.float32",
         ),
         (EYE, ONES, -1.0, "lam must be >= 0 and finite, got -1.0"),
-        (0 * EYE, ONES, 0.0, r"H \+ lam I must be invertible, got lam = 0.0"),
+        (0 * EYE, ONES, 0.0, r"H \+ lam I must be positive definite, got lam = 0.0"),
+        (torch.diag(torch.tensor([-3.0, 1.0])).double(), ONES, 1.0, "positive definite"),
+        (torch.ones(2, 2).double(), ONES, 0.0, "positive definite"),
         (EYE * float("nan"), ONES, 1.0, r"H must be finite, got \[nan"),
         (EYE.long(), ONES, 1.0, "H must have a floating-point dtype, got torch.int64"),
     ],

@@ -1,7 +1,6 @@
 """Write the repository's address from ``_config.yml`` into the files that cannot read it."""
 
 import re
-import sys
 from pathlib import Path
 
 import yaml
@@ -18,18 +17,21 @@ def mentions() -> dict[Path, str]:
     binder = f"{hub}/v2/gh/{name}/{branch}?urlpath=lab/tree/book"
     readme, citation = ROOT / "README.md", ROOT / "CITATION.cff"
     return {
-        readme: re.sub(r"(badge_logo\.svg\)\]\().*?\)", rf"\g<1>{binder})", readme.read_text()),
-        citation: re.sub(r"(repository-code: ).*", rf"\g<1>{address}", citation.read_text()),
+        readme: put(binder, r"(?<=badge_logo\.svg\)\]\().*?(?=\))", readme.read_text()),
+        citation: put(address, r"(?<=repository-code: ).*", citation.read_text()),
     }
 
 
+def put(address: str, place: str, text: str) -> str:
+    """Write the address at the one place that matches."""
+    text, found = re.subn(place, address, text)
+    if found != 1:
+        raise ValueError(f"expected one place like {place}, found {found}")
+    return text
+
+
 def main() -> None:
-    check = "--check" in sys.argv
     for path, text in mentions().items():
-        if path.read_text() == text:
-            continue
-        if check:
-            sys.exit(f"{path.name} names another address than _config.yml. Run `make address`.")
         path.write_text(text)
 
 

@@ -1,8 +1,7 @@
 """Make the notebooks in ``book/`` from the text in ``book/source/``: one way, with outputs.
 
 Without an option it executes what changed: the text, regkit or the lock. ``--force`` executes all,
-``--check`` only says what is out of step, and ``--back book/X.ipynb`` writes a notebook that was
-edited in JupyterLab back to its text.
+and ``--back book/X.ipynb`` writes a notebook that was edited in JupyterLab back to its text.
 """
 
 import argparse
@@ -40,6 +39,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"
 INSTALL = """\
 # On Colab this installs the book's package. Everywhere else it is there already.
 import importlib.util
@@ -88,11 +88,11 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def fingerprint(source: Path) -> str:
-    """Hash of the text, the package and the lock."""
+    """Hash of the text, the package, the lock and this tool."""
     package = [*sorted((ROOT / "regkit").glob("*.py")), ROOT / "regkit" / "claims.yml"]
     digest = hashlib.sha256()
-    for path in [source, *package, ROOT / "requirements.txt"]:
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in [source, *package, ROOT / "requirements.txt", Path(__file__)]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -145,8 +145,11 @@ def execute(source: Path) -> float:
     notebook.metadata = nbformat.from_dict(METADATA)  # without the state of widgets
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = shrink(output.data["image/png"])
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/png"] = shrink(data["image/png"])
+            if WIDGET in data:  # its id is drawn anew in every run
+                data[WIDGET]["model_id"] = cell.id
     write(notebook, notebook_path(source))
     return time.perf_counter() - start
 
@@ -189,24 +192,34 @@ def make(force: bool) -> None:
         if current and not force and (in_step(source) is None or adopt_outputs(source)):
             print(f"{source.stem}: unchanged")
             continue
+        if current and not force:
+            path = notebook_path(source).relative_to(BOOK.parent)
+            sys.exit(
+                f"{path} was edited, its text was not. Keep the edit with `make text "
+                f"NOTEBOOK={path}`, or discard it with `make notebooks FORCE=1`."
+            )
         seconds = execute(source)
         stored[source.stem] = fingerprint(source)
         EXECUTED.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n")
         print(f"{source.stem}: executed in {seconds:.0f} s")
 
 
+def write_back(path: Path, force: bool) -> None:
+    """Write an edited notebook over its text, unless the text was edited too."""
+    source = SOURCE / f"{path.stem}.md"
+    changed = source.exists() and stored_fingerprints().get(path.stem) != fingerprint(source)
+    if changed and not force:
+        sys.exit(f"{source.name} changed after {path.name} was executed: FORCE=1 overwrites it.")
+    source.write_text(revert(nbformat.read(path, as_version=4)), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the book's notebooks from their text.")
     parser.add_argument("--force", action="store_true", help="execute all chapters")
-    parser.add_argument("--check", action="store_true", help="only say what is out of step")
     parser.add_argument("--back", type=Path, metavar="NOTEBOOK", help="write its text from it")
     arguments = parser.parse_args()
-    if arguments.check:
-        found = out_of_step()
-        sys.exit("\n".join([*found, "Run `make notebooks`."]) if found else 0)
-    elif arguments.back:
-        text = revert(nbformat.read(arguments.back, as_version=4))
-        (SOURCE / f"{arguments.back.stem}.md").write_text(text, encoding="utf-8")
+    if arguments.back:
+        write_back(arguments.back, arguments.force)
     else:
         make(arguments.force)
 
