@@ -237,6 +237,9 @@ def test_ids_are_unique(pages):
 def test_ledger_lists_every_claim_and_links_to_every_check(html, pages):
     text = (html / "book" / "ledger.html").read_text()
     links = pages[html / "book" / "ledger.html"].links
+    # The counts stand before the first section and add up.
+    counts = [int(n) for n in re.findall(r"<p>(\d+)</p></td>", text[: text.index("<h2")])]
+    assert counts[0] == len(claims()) == sum(counts[1:4]) == sum(counts[4:7])
     for claim in claims().values():
         assert f"<strong>{claim.id}</strong>" in text, claim.id
         linked = any(link.endswith(f"#claim-{claim.id}") for link in links)

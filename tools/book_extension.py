@@ -1,7 +1,8 @@
 """What the book needs from Sphinx beyond its settings.
 
 - every cell that verifies a claim can be linked to: ``[](#claim-8.1-c5)``;
-- the directives ``claims-ledger`` (all claims) and ``method-map`` (the picture of the start page);
+- the directives ``claims-counts`` and ``claims-ledger`` (the ledger page) and ``method-map`` (the
+  picture of the start page);
 - "edit this page" leads to the text of a chapter, not to its notebook;
 - scripts that no page uses are not loaded.
 """
@@ -53,25 +54,25 @@ def chapters() -> dict[str, str]:
     return found
 
 
-class ClaimsLedger(SphinxDirective):
-    """All claims by section, with counts, status, outcome and a link to the verifying cell."""
+class ClaimsPart(SphinxDirective):
+    """What the two directives of the ledger page share: Markdown made from the claims."""
 
-    def run(self) -> list[nodes.Node]:
-        for path in (ROOT / "regkit").glob("claims.yml"):
-            self.env.note_dependency(str(path))
+    def parse(self, lines: list[str]) -> list[nodes.Node]:
+        self.env.note_dependency(str(ROOT / "regkit" / "claims.yml"))
         self.env.note_reread()  # a new chapter changes this page
-        lines = self.summary()
-        for section, title in SECTIONS.items():
-            lines += self.section(section, title)
         container = nodes.section()
         container.document = self.state.document
         self.state.nested_parse(StringList(lines, "ledger"), 0, container, match_titles=True)
         return container.children
 
-    def summary(self) -> list[str]:
+
+class ClaimsCounts(ClaimsPart):
+    """How many claims there are, by outcome and by status."""
+
+    def run(self) -> list[nodes.Node]:
         outcomes = Counter(claim.outcome for claim in claims().values())
         status = Counter(claim.status for claim in claims().values())
-        return [
+        lines = [
             "| claims | settled: holds | settled: not reproduced | open |",
             "|--:|--:|--:|--:|",
             f"| {len(claims())} | {outcomes['holds']} | {outcomes['not reproduced']} "
@@ -80,8 +81,18 @@ class ClaimsLedger(SphinxDirective):
             "| as stated | needs a condition | erratum |",
             "|--:|--:|--:|",
             f"| {status['ok']} | {status['needs-condition']} | {status['erratum']} |",
-            "",
         ]
+        return self.parse(lines)
+
+
+class ClaimsLedger(ClaimsPart):
+    """All claims by section, with status, outcome and a link to the verifying cell."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = []
+        for section, title in SECTIONS.items():
+            lines += self.section(section, title)
+        return self.parse(lines)
 
     def section(self, section: str, title: str) -> list[str]:
         entries = [claim for claim in claims().values() if claim.section == section]
@@ -200,6 +211,7 @@ def slim_icons(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("claims-counts", ClaimsCounts)
     app.add_directive("claims-ledger", ClaimsLedger)
     app.add_directive("method-map", MethodMap)
     app.connect("doctree-read", label_claims)

@@ -94,6 +94,10 @@ def photograph() -> None:
         page.wait_for_load_state("networkidle")
         page.locator(".predict").nth(2).evaluate("e => e.scrollIntoView()")
         page.evaluate("window.scrollBy(0, -90)")
+        page.locator(".explore input").nth(2).focus(timeout=5000)
+        for _ in range(6):
+            page.keyboard.press("ArrowRight")
+        page.locator(".explore input").nth(2).blur()
         page.wait_for_timeout(500)
         page.screenshot(path=IMAGES / "page.png")
         browser.close()
