@@ -104,6 +104,14 @@ def test_page_does_not_scroll_sideways(name, scheme, width, visit, html):
     assert over == []
 
 
+def test_figures_keep_their_shape_on_a_phone(visit, html):
+    page = visit(f"{html.as_uri()}/{CHAPTER}", width=390).page
+    shapes = page.evaluate("""() => [...document.querySelectorAll("figure img, .explore img")]
+        .map(i => (i.clientWidth / i.clientHeight) / (i.naturalWidth / i.naturalHeight))""")
+    assert len(shapes) >= 8
+    assert all(0.97 < shape < 1.03 for shape in shapes), shapes
+
+
 def test_sliders_move_by_keyboard_and_change_figure_and_readout(visit, html):
     page = visit(f"{html.as_uri()}/{CHAPTER}").page
     sliders = page.locator(".explore")
