@@ -161,8 +161,8 @@ def input_derivatives(model: Network, x: Tensor) -> tuple[Tensor, Tensor]:
 
     def along(direction: Tensor) -> tuple[Tensor, Tensor]:  # (D,) -> twice (N, K)
         v = direction.expand_as(x)
-        slope, bend = jvp(lambda x: jvp(model, (x,), (v,))[1], (x,), (v,))
-        return slope, bend
+        derivatives = jvp(lambda x: jvp(model, (x,), (v,))[1], (x,), (v,))
+        return derivatives[0], derivatives[1]
 
     axes = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     first, second = vmap(along)(axes)  # (D, N, K)
