@@ -204,8 +204,9 @@ def _show(claim: Claim, check: str, evidence: str) -> None:
     elif key in _shown:
         lines = [(head, f"and: {evidence}.")]
     else:
-        verdict = "" if claim.outcome == "holds" else "(not reproduced here) "
-        lines = [(head, verdict + claim.statement), ("Evidence:", f"{evidence}.")]
+        notes = [] if claim.outcome == "holds" else ["(not reproduced here)"]
+        notes += [] if claim.exam else ["(not for the exam)"]
+        lines = [(head, " ".join([*notes, claim.statement])), ("Evidence:", f"{evidence}.")]
         _shown.add(key)
     display(_Line(f"{head} · {evidence}", lines))
 

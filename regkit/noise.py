@@ -75,7 +75,8 @@ class GaussianNoise(nn.Module):
         _require_noise(sigma, mode)
         self.sigma, self.mode, self.generator = sigma, mode, generator
 
-    def forward(self, a: Tensor) -> Tensor:  # any shape, and the same shape out
+    def forward(self, a: Tensor) -> Tensor:
+        """Return a, of any shape, with fresh noise in training mode and as it is otherwise."""
         return noisy(a, self.sigma, self.mode, self.generator) if self.training else a
 
     def extra_repr(self) -> str:

@@ -156,6 +156,13 @@ def test_verify_says_the_tolerance(tolerance, said, recorded):
     assert recorded[0].plain == f"✓ holds · agree to {said}"
 
 
+def test_verify_says_what_is_not_for_the_exam(recorded, monkeypatch):
+    entry = Claim("holds", "8.1", "formula", "ok", "It is so.", "", "holds", exam=False)
+    monkeypatch.setattr(ledger, "claims", lambda: {"holds": entry})
+    verify("holds", holds=True, rule="r")
+    assert "**✓ holds** (not for the exam) It is so." in recorded[0]._repr_markdown_()
+
+
 def test_verify_shows_text_that_does_not_depend_on_the_machine(recorded):
     for noise in (1e-13, 3e-14):
         verify("holds", close=(1.0, 1.0 + noise), atol=1e-12, rule="one, and one")
