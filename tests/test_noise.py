@@ -16,7 +16,7 @@ from regkit.noise import (
 
 
 @pytest.fixture
-def network(generator):
+def network():
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.Sigmoid(), nn.Linear(4, 2))
 
@@ -54,7 +54,8 @@ def test_noise_keeps_dtype_and_lets_gradients_through(generator):
 
 def test_module_is_noisy_in_training_only(generator):
     layer, a = GaussianNoise(0.4, "multiplicative", generator), torch.randn(6, 2)
-    assert not torch.equal(layer(a), a)
+    nu = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(a), a * (1 + 0.4 * nu))
     assert torch.equal(layer.eval()(a), a)
     assert "sigma=0.4, mode='multiplicative'" in repr(layer)
     zero = GaussianNoise(0.0)
@@ -72,6 +73,12 @@ def test_weight_noise_is_there_inside_and_gone_outside(mode, network, generator)
     assert changed == {"0.weight", "2.weight", "4.weight"}
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, before[name])
+    replay = torch.Generator().manual_seed(0)
+    for name, parameter in before.items():
+        if name in changed:
+            nu = 0.2 * torch.randn(parameter.shape, generator=replay)
+            expected_noisy = parameter + nu if mode == "additive" else parameter * (1 + nu)
+            torch.testing.assert_close(noisy_weights[name], expected_noisy)
     # The gradient is the one at the noisy weights.
     expected = grad(lambda w: torch.func.functional_call(network, w, (x,)).square().sum())
     for name, gradient in expected(noisy_weights).items():
@@ -79,16 +86,18 @@ def test_weight_noise_is_there_inside_and_gone_outside(mode, network, generator)
 
 
 def test_weight_noise_restores_after_an_error_and_rests_in_evaluation(network, generator):
-    before = network[0].weight.detach().clone()
+    before, bias = network[0].weight.detach().clone(), network[0].bias.detach().clone()
 
     def fail():
         with weight_noise(network, 1.0, biases=True):
             assert not torch.equal(network[0].weight, before)
+            assert not torch.equal(network[0].bias, bias)
             raise KeyError("inside")
 
     with pytest.raises(KeyError):
         fail()
     assert torch.equal(network[0].weight, before)
+    assert torch.equal(network[0].bias, bias)
     network.eval()
     with weight_noise(network, 1.0):
         assert torch.equal(network[0].weight, before)
@@ -156,21 +165,46 @@ def test_tikhonov_is_half_the_variance_times_the_laplacian_of_the_loss(second_or
     torch.testing.assert_close(tikhonov(network, x, y, 0.3, second_order), expected)
 
 
+def differences(value, weight):
+    """Central differences of a function of no argument as one weight after the other moves."""
+    result = torch.zeros_like(weight)
+    with torch.no_grad():
+        for index in range(weight.numel()):
+            weight.view(-1)[index] += 1e-5
+            above = value()
+            weight.view(-1)[index] -= 2e-5
+            result.view(-1)[index] = (above - value()) / 2e-5
+            weight.view(-1)[index] += 1e-5
+    return result
+
+
 def test_gradient_of_the_curvature_penalty_agrees_with_finite_differences(network):
     x = torch.randn(4, 3)
     curvature_penalty(network, x).backward()
+
+    def value():
+        full = vmap(hessian(network))(x).diagonal(dim1=2, dim2=3)
+        return 0.5 * (full**2).sum() / 4
+
     weight = network[0].weight
-    differences = torch.zeros_like(weight)
-    with torch.no_grad():
-        for index in range(weight.numel()):
-            values = []
-            for nudge in (1e-5, -2e-5):
-                weight.view(-1)[index] += nudge
-                full = vmap(hessian(network))(x).diagonal(dim1=2, dim2=3)
-                values.append(0.5 * (full**2).sum() / 4)
-            weight.view(-1)[index] += 1e-5
-            differences.view(-1)[index] = (values[0] - values[1]) / 2e-5
-    torch.testing.assert_close(weight.grad, differences, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(weight.grad, differences(value, weight), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("second_order", [True, False])
+@pytest.mark.parametrize("layer", [0, 4])
+def test_gradient_of_tikhonov_agrees_with_finite_differences(second_order, layer, network):
+    x, y = torch.randn(4, 3), torch.randn(4, 2)
+    tikhonov(network, x, y, 0.5, second_order).backward()
+
+    def value():
+        added = vmap(jacrev(network))(x).square().sum(-1)
+        if second_order:
+            laplacian = vmap(hessian(network))(x).diagonal(dim1=2, dim2=3).sum(-1)
+            added = added + (network(x) - y) * laplacian
+        return 0.5 * 0.5**2 * added.sum() / 4
+
+    weight = network[layer].weight
+    torch.testing.assert_close(weight.grad, differences(value, weight), rtol=1e-6, atol=1e-8)
 
 
 def test_bad_shapes_are_refused(network):
