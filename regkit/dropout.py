@@ -66,7 +66,9 @@ class Dropout(nn.Module):
         rule = "weights must not be scaled while units are dropped (call unscale_weights_)"
         require(not self.weights_scaled, rule, "scaled weights in training mode")
         d = torch.empty_like(a).bernoulli_(self.keep_prob, generator=self.generator)
-        return d * a / self.keep_prob if self.inverted else d * a
+        if self.inverted:
+            d /= self.keep_prob
+        return d * a
 
     def extra_repr(self) -> str:
         """What stands between the parentheses when the layer is printed."""
@@ -229,7 +231,7 @@ def mc_predict(
     x: Tensor,
     passes: int,
     generator: torch.Generator | None = None,
-    rows: int = 8192,
+    rows: int = 1024,
 ) -> Tensor:
     r"""Predict with fresh masks at each of S passes (MC dropout); no gradients are kept.
 
