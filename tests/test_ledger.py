@@ -17,7 +17,6 @@ from regkit.ledger import SECTIONS, Claim, ClaimFailed, claims, verify
 WITHOUT_CHAPTER = {
     "8.0",
     "8.2",
-    "8.3",
     "8.4",
     "8.5",
     "8.6",
