@@ -258,6 +258,20 @@ def test_map_of_the_start_page_leads_to_the_chapter(visit, html):
     assert page.url.endswith("08_01_weight_decay.html")
 
 
+@pytest.mark.parametrize("place", ["server", "disk"])
+def test_search_box_finds_a_chapter(place, visit, server, html):
+    base = server if place == "server" else html.as_uri()
+    page = visit(f"{base}/{CHAPTER}").page
+    page.keyboard.press("Control+k")
+    page.keyboard.type("soft threshold")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=soft*")
+    found = page.locator("#search-results a", has_text="8.1 Weight decay").first
+    found.wait_for(timeout=10_000)
+    found.click()
+    assert "08_01_weight_decay.html" in page.url
+
+
 def test_theme_switch_changes_page_and_figures(visit, html):
     page = visit(f"{html.as_uri()}/{CHAPTER}").page
     before = page.locator("figure img").first.evaluate("e => getComputedStyle(e).filter")

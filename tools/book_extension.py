@@ -187,17 +187,24 @@ def use_small_mathjax(app: Sphinx, config: Any) -> None:
     config.mathjax_path = "mathjax/startup.js"  # sphinx-mathjax-offline would set another
 
 
-def slim_icons(app: Sphinx, exception: Exception | None) -> None:
-    """Leave out Font Awesome's script (1.5 MB) and the names of icons that no page shows.
+def slim_pages(app: Sphinx, exception: Exception | None) -> None:
+    """Leave out what a page loads and does not use.
 
-    The pages show icons by style and font (see tools/pictures.py), so nothing is lost.
+    Font Awesome's script (1.5 MB) and the names of icons that no page shows: the pages show icons
+    by style and font (see tools/pictures.py). And the index for searching, which grows with the
+    book: the search box leads to the search page, and only that one needs it.
     """
-    script = re.compile(r"<(script|link)[^>]*fontawesome\.js[^>]*>(</script>)?")
+    icons = re.compile(r"<(script|link)[^>]*fontawesome\.js[^>]*>(</script>)?")
+    search = re.compile(
+        r'<script src="[^"]*(searchtools|language_data|searchindex)\.js[^>]*></script>'
+    )
     shown: set[str] = set()
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         shown |= set(re.findall(r"\bfa-[\w-]+", text))
-        lean = script.sub("", text)
+        lean = icons.sub("", text)
+        if path.name != "search.html":
+            lean = search.sub("", lean)
         if lean != text:
             path.write_text(lean, encoding="utf-8")
     rule = re.compile(r'((?:\.fa-[\w-]+:before,?)+)\{content:"[^"]*"\}')
@@ -217,5 +224,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", label_claims)
     app.connect("html-page-context", mend_page, priority=900)
     app.connect("config-inited", use_small_mathjax)
-    app.connect("build-finished", slim_icons)
+    app.connect("build-finished", slim_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
