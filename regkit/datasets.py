@@ -1,7 +1,9 @@
-"""Real data from installed packages. Nothing here downloads."""
+"""Real data from installed packages, and the tables of our studies. Nothing here downloads."""
 
 from functools import cache
+from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -130,3 +132,28 @@ def sunspots(lags: int = 12) -> tuple[Tensor, Tensor, Tensor]:
     years = torch.tensor(table["YEAR"].to_numpy(dtype=int))
     require(0 < lags < len(series), f"lags must be between 1 and {len(series) - 1}", lags)
     return series.unfold(0, lags, 1)[:-1], series[lags:], years[lags:]
+
+
+def study(name: str) -> pd.DataFrame | None:
+    """The stored table of a study, ``studies/<name>.csv``, a row a setting and seed.
+
+    Args:
+        name: of a script in the folder studies.
+
+    Returns:
+        A pandas table; None, with a message, where only the package is installed, as on Colab.
+
+    Raises:
+        ValueError: if the folder is there and the table is not.
+
+    Example:
+        >>> sorted(study("lecun_networks")["shift"].unique().tolist())
+        [0, 2]
+    """
+    folder = Path(__file__).parent.parent / "studies"
+    if not folder.exists():
+        print(f"studies/{name}.csv is not here: clone the repository to see this table.")
+        return None
+    names = sorted(path.stem for path in folder.glob("*.csv"))
+    require(name in names, f"name must be one of {names}", repr(name))
+    return pd.read_csv(folder / f"{name}.csv", comment="#")

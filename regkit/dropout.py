@@ -13,8 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from regkit._check import require, require_positive, require_weights
 
-# Modules that pass a positive factor on: f(p a) = p f(a).
-HOMOGENEOUS = (nn.ReLU, nn.Flatten, nn.Identity)
+ROWS = 1024  # that mc_predict sends through a model at once, unless one pass has more
 
 
 def _require_keep_prob(keep_prob: float) -> None:
@@ -34,8 +33,7 @@ class Dropout(nn.Module):
         generator: source of the masks; torch's global one if None.
 
     Raises:
-        ValueError: if keep_prob leaves its range; from a call, if the input is not floating point,
-            or if units are to be dropped after ``scale_weights_``.
+        ValueError: if keep_prob leaves its range; from a call, if the input is not floating point.
 
     Reference:
         Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov (2014), Dropout, section 4.
@@ -56,15 +54,12 @@ class Dropout(nn.Module):
         self.keep_prob = keep_prob
         self.inverted = inverted
         self.generator = generator
-        self.weights_scaled = False  # set by scale_weights_
 
     def forward(self, a: Tensor) -> Tensor:
         """Drop activations of any shape, for example (N, M)."""
         if not self.training:
             return a
         require(a.is_floating_point(), "activations must have a floating-point dtype", a.dtype)
-        rule = "weights must not be scaled while units are dropped (call unscale_weights_)"
-        require(not self.weights_scaled, rule, "scaled weights in training mode")
         d = torch.empty_like(a).bernoulli_(self.keep_prob, generator=self.generator)
         if self.inverted:
             d /= self.keep_prob
@@ -107,16 +102,16 @@ def scale_weights_(model: nn.Module) -> None:
     r"""Multiply the outgoing weights of each ``Dropout(p, inverted=False)`` by p, in place.
 
     This is how a network that was trained with unscaled masks predicts without them. Biases are
-    not scaled. ``unscale_weights_`` is the inverse.
+    not scaled. Call it once, after training; ``unscale_weights_`` is the inverse.
 
     Args:
         model: an ``nn.Sequential``, possibly of others. After each such dropout layer the next
-            layer with weights must be linear or a convolution, and what stands between must pass
-            a positive factor on: ReLU, Flatten, Identity, another dropout layer.
+            layer with weights must be ``nn.Linear``, and what stands between must pass a positive
+            factor on: ReLU, Flatten, Identity, another such dropout layer.
 
     Raises:
-        ValueError: if the model is not of this form, has no such dropout layer, or is scaled
-            already. It is unchanged then.
+        ValueError: if the model is not of this form or has no such dropout layer. It is unchanged
+            then.
 
     Reference:
         Srivastava et al. (2014), Dropout, figure 2.
@@ -128,24 +123,19 @@ def scale_weights_(model: nn.Module) -> None:
         >>> bool((model[1].weight == 0.5 * before).all())
         True
     """
-    dropouts, outgoing = _outgoing_layers(model)
-    scaled = any(layer.weights_scaled for layer in dropouts)
-    require(not scaled, "weights must be scaled once only", "a model that is scaled")
     with torch.no_grad():
-        for weight, factor in outgoing:
+        for weight, factor in _outgoing_weights(model):
             weight.mul_(factor)
-    for dropout in dropouts:
-        dropout.weights_scaled = True
 
 
 def unscale_weights_(model: nn.Module) -> None:
     """Divide by p what ``scale_weights_`` has multiplied by p; exact up to rounding.
 
     Args:
-        model: as for ``scale_weights_``, and scaled.
+        model: as for ``scale_weights_``.
 
     Raises:
-        ValueError: if the model is not of that form, or not scaled. It is unchanged then.
+        ValueError: if the model is not of that form. It is unchanged then.
 
     Example:
         >>> model = nn.Sequential(Dropout(0.5, inverted=False), nn.Linear(3, 1))
@@ -155,38 +145,31 @@ def unscale_weights_(model: nn.Module) -> None:
         >>> bool((model[1].weight == before).all())
         True
     """
-    dropouts, outgoing = _outgoing_layers(model)
-    scaled = all(layer.weights_scaled for layer in dropouts)
-    require(scaled, "weights must be scaled before they are unscaled", "a model that is not")
     with torch.no_grad():
-        for weight, factor in outgoing:
+        for weight, factor in _outgoing_weights(model):
             weight.div_(factor)
-    for dropout in dropouts:
-        dropout.weights_scaled = False
 
 
-def _outgoing_layers(model: nn.Module) -> tuple[list[Dropout], list[tuple[Tensor, float]]]:
-    """The unscaled dropout layers, and the weights after them with their factors."""
+def _outgoing_weights(model: nn.Module) -> list[tuple[Tensor, float]]:
+    """The weights after unscaled dropout layers, with the keep probabilities before them."""
     layers = _leaves(model)
-    dropouts: list[Dropout] = []
     outgoing: list[tuple[Tensor, float]] = []
     factor = 1.0  # of the dropout layers since the last weights
     for layer in layers:
         if isinstance(layer, Dropout) and not layer.inverted:
             factor *= layer.keep_prob
-            dropouts.append(layer)
-        elif factor < 1 and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        elif factor < 1 and isinstance(layer, nn.Linear):
             shared = sum(other is layer for other in layers) > 1
             require(not shared, "a layer after dropout must stand once only", repr(layer))
             outgoing.append((layer.weight, factor))
             factor = 1.0
         elif factor < 1:
-            passes_on = isinstance(layer, (*HOMOGENEOUS, Dropout, _DropoutNd))
-            rule = "after dropout there may be ReLU, Flatten, Identity and then weights only"
+            passes_on = isinstance(layer, nn.ReLU | nn.Flatten | nn.Identity)  # f(p a) = p f(a)
+            rule = "after dropout there may be ReLU, Flatten, Identity and then nn.Linear only"
             require(passes_on, rule, type(layer).__name__)
-    require(len(dropouts) > 0, "model must have a Dropout layer with inverted=False", "none")
     require(factor == 1, "dropout must be followed by a layer with weights", "the end")
-    return dropouts, outgoing
+    require(len(outgoing) > 0, "model must have a Dropout layer with inverted=False", "none")
+    return outgoing
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:
@@ -231,7 +214,6 @@ def mc_predict(
     x: Tensor,
     passes: int,
     generator: torch.Generator | None = None,
-    rows: int = 1024,
 ) -> Tensor:
     r"""Predict with fresh masks at each of S passes (MC dropout); no gradients are kept.
 
@@ -244,14 +226,13 @@ def mc_predict(
         x: inputs of shape (N, ...).
         passes: S, at least 1.
         generator: source of the masks, instead of those of the layers.
-        rows: about how many rows go through the model at once; bounds the memory.
 
     Returns:
         Outputs of shape (S, N, ...), for a classifier (S, N, K). Their mean over S estimates
         the expectation over the masks.
 
     Raises:
-        ValueError: if passes or rows < 1, x has no rows, the model has no dropout layer, or its
+        ValueError: if passes < 1, x has no rows, the model has no dropout layer, or its
             output does not have a row for each row of the input.
 
     Reference:
@@ -263,9 +244,8 @@ def mc_predict(
         torch.Size([10, 4, 2])
     """
     require(passes >= 1, "passes must be >= 1", passes)
-    require(rows >= 1, "rows must be >= 1", rows)
     require(x.ndim > 0 and len(x) > 0, "x must have rows", f"shape {tuple(x.shape)}")
-    at_once = max(1, min(passes, rows // len(x)))
+    at_once = max(1, min(passes, ROWS // len(x)))
     outputs = []
     with torch.no_grad(), _only_dropout_random(model, generator):
         for first in range(0, passes, at_once):

@@ -139,7 +139,7 @@ class MixturePrior(nn.Module):
 
     @torch.no_grad()
     def gradients(self, w: Tensor) -> Gradients:
-        r"""Derivatives of the penalty in closed form, three times as fast as autograd.
+        r"""Derivatives of the penalty in closed form.
 
         With :math:`r_{ji} = q(j \mid w_i)` and :math:`z_{ji} = (w_i - \mu_j)/\sigma_j` they are
         :math:`\sum_j r_{ji} z_{ji}/\sigma_j`, :math:`-\sum_i r_{ji} z_{ji}/\sigma_j`,
@@ -302,7 +302,7 @@ def _sparse_bits(codes: Tensor, components: int) -> int:
 
 
 def circulant(kernel: Tensor, size: int) -> Tensor:
-    r"""A convolution on a circle as a matrix, :math:`C_{i,(i+k) \bmod n} = \kappa_k`.
+    r"""A convolution on a circle as a matrix, :math:`C_{i,(i+m) \bmod n} = \kappa_m`.
 
     Like torch, and most of the field, it does not flip the kernel. ``circulant(kernel, n) @ x`` is
     the convolution of x.
@@ -332,7 +332,7 @@ def circulant(kernel: Tensor, size: int) -> Tensor:
 
 
 def tied_gradient(matrix_gradient: Tensor, kernel_size: int) -> Tensor:
-    r"""Gradient for a kernel: a sum over its places, :math:`\sum_i G_{i,(i+k) \bmod n}`.
+    r"""Gradient for a kernel: a sum over its places, :math:`\sum_i G_{i,(i+m) \bmod n}`.
 
     Args:
         matrix_gradient: gradient for the entries of the circulant matrix as if each were a

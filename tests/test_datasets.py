@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from regkit.datasets import co2, diabetes, digits, mnist, sunspots
+from regkit import datasets
+from regkit.datasets import co2, diabetes, digits, mnist, study, sunspots
 
 
 def test_diabetes_is_standardized():
@@ -58,3 +59,14 @@ def test_co2_rises_and_has_a_season():
     means = torch.stack([ppm[(time > 1990) & (month == m)].mean() for m in range(12)])
     assert means.argmax() == 4  # most in May, before the northern summer
     assert means.argmin() in (8, 9)
+
+
+def test_study_reads_the_table_or_says_where_it_is(monkeypatch, capsys, tmp_path):
+    table = study("lecun_networks")
+    assert len(table) == 24
+    assert table["seed"].dtype.kind == "i"
+    with pytest.raises(ValueError, match="name must be one of .*lecun_networks.*, got 'none'"):
+        study("none")
+    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "regkit" / "datasets.py"))
+    assert study("lecun_networks") is None
+    assert "clone the repository" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from scipy import optimize
 from sklearn.linear_model import Ridge
 from torch import nn
 
+from regkit import dropout
 from regkit.dropout import (
     Dropout,
     all_masks,
@@ -189,20 +190,6 @@ def test_scaling_rejects_models_it_cannot_scale_and_leaves_them(model, rule):
         assert torch.equal(value, before[name])
 
 
-def test_scaling_twice_or_dropping_scaled_units_is_an_error():
-    model = nn.Sequential(Dropout(0.5, inverted=False), nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="must be scaled before they are unscaled"):
-        unscale_weights_(model)
-    scale_weights_(model)
-    after = model[1].weight.detach().clone()
-    with pytest.raises(ValueError, match="scaled once only"):
-        scale_weights_(model)
-    assert torch.equal(model[1].weight, after)
-    with pytest.raises(ValueError, match=r"call unscale_weights_\), got scaled weights"):
-        mc_predict(model, torch.ones(1, 2), 2)
-    model.eval()(torch.ones(1, 2))
-
-
 # --- MC dropout ---
 
 
@@ -262,36 +249,37 @@ def test_mc_restores_modes_after_an_error(generator):
     assert model[0].generator is None
 
 
-def test_mc_in_pieces_has_the_same_law_and_shape(generator):
+def test_mc_in_pieces_draws_every_pass_afresh(generator, monkeypatch):
     model = nn.Sequential(Dropout(0.5), nn.Linear(6, 1))
     x = torch.randn(10, 6)
-    small = mc_predict(model, x, 2001, generator, rows=30)
-    assert small.shape == (2001, 10, 1)
-    whole = mc_predict(model, x, 2001, generator)
-    spread = (small.var(0) / 2001 + whole.var(0) / 2001).sqrt()
+    sizes = []
+    model.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(dropout, "ROWS", 30)
+    small = mc_predict(model, x, 2000, generator)
+    assert max(sizes) == 30
+    assert small.shape == (2000, 10, 1)
+    assert not small.requires_grad
+    monkeypatch.setattr(dropout, "ROWS", 100_000)
+    sizes.clear()
+    whole = mc_predict(model, x, 2000, generator)
+    assert sizes == [20_000]
+    spread = (small.var(0) / 2000 + whole.var(0) / 2000).sqrt()
     assert ((small.mean(0) - whole.mean(0)).abs() <= 4.5 * spread).all()
     assert len(torch.unique(small[:, 0])) > 30
 
 
 @pytest.mark.parametrize(
-    ("model", "x", "passes", "rows", "rule"),
+    ("model", "x", "passes", "rule"),
     [
-        (Dropout(0.5), torch.ones(1, 2), 0, 9, "passes must be >= 1, got 0"),
-        (Dropout(0.5), torch.ones(1, 2), 1, 0, "rows must be >= 1, got 0"),
-        (Dropout(0.5), torch.ones(0, 2), 1, 9, r"x must have rows, got shape \(0, 2\)"),
-        (nn.Linear(2, 2), torch.ones(1, 2), 1, 9, "must have a dropout layer, got none"),
-        (
-            nn.Sequential(Dropout(0.5), nn.Flatten(0)),
-            torch.ones(1, 2),
-            3,
-            9,
-            "output must have 3 rows",
-        ),
+        (Dropout(0.5), torch.ones(1, 2), 0, "passes must be >= 1, got 0"),
+        (Dropout(0.5), torch.ones(0, 2), 1, r"x must have rows, got shape \(0, 2\)"),
+        (nn.Linear(2, 2), torch.ones(1, 2), 1, "must have a dropout layer, got none"),
+        (nn.Sequential(Dropout(0.5), nn.Flatten(0)), torch.ones(1, 2), 3, "must have 3 rows"),
     ],
 )
-def test_mc_rejects_bad_input(model, x, passes, rows, rule):
+def test_mc_rejects_bad_input(model, x, passes, rule):
     with pytest.raises(ValueError, match=rule):
-        mc_predict(model, x, passes, rows=rows)
+        mc_predict(model, x, passes)
 
 
 # --- linear and logistic regression ---
