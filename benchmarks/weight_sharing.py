@@ -1,35 +1,20 @@
 """Measure the mixture prior of section 8.3 beside its peers, in CPU time on one thread.
 
-The value and gradient of the penalty for 100,000 weights and 8 components, against
+The gradient of the penalty for 100,000 weights and 8 components, against
 ``torch.distributions``; and 20 steps of EM on the same weights, against scikit-learn. Writes
 ``weight_sharing.csv`` beside this file. Set OMP_NUM_THREADS=1 before Python starts.
 """
 
-import csv
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from timing import milliseconds, write
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from regkit.weight_sharing import MixturePrior
-
-TABLE = Path(__file__).parent / "weight_sharing.csv"
-
-
-def milliseconds(job: Callable[[], object], repeats: int) -> float:
-    """Smallest CPU time of some runs."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        job()
-        times.append(time.process_time() - start)
-    return 1000 * min(times)
 
 
 def main() -> None:
@@ -75,13 +60,13 @@ def main() -> None:
         ("20 steps of EM", "MixturePrior.em_", lambda: prior.em_(w, steps=20), 3),
         ("20 steps of EM", "scikit-learn GaussianMixture", em_of_sklearn, 3),
     ]
-    with TABLE.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["job", "method", "cpu_milliseconds"])
-        for job, method, run, repeats in rows:
-            row = [job, method, f"{milliseconds(run, repeats):.1f}"]
-            writer.writerow(row)
-            print(*row)
+    write(
+        __file__,
+        [
+            {"job": job, "method": method, "cpu_milliseconds": milliseconds(run, runs)}
+            for job, method, run, runs in rows
+        ],
+    )
 
 
 if __name__ == "__main__":
