@@ -208,7 +208,7 @@ def _show(claim: Claim, check: str, evidence: str) -> None:
         notes += [] if claim.exam else ["(not for the exam)"]
         lines = [(head, " ".join([*notes, claim.statement])), ("Evidence:", f"{evidence}.")]
         _shown.add(key)
-    display(_Line(f"{head} · {evidence}", lines))
+    display(_Line(f"{head} · {evidence}", lines, reproduced=lines[0][0].startswith("✓")))
 
 
 def _running_cell() -> str:
@@ -225,17 +225,20 @@ class _Line:
 
     plain: str
     lines: list[tuple[str, str]]  # what is bold, and the rest
+    reproduced: bool
 
     def __repr__(self) -> str:
         return self.plain
 
     def _repr_markdown_(self) -> str:
         body = "\n\n".join(f"**{head}** {text}" for head, text in self.lines)
-        return f'<div class="claim">\n\n{body}\n\n</div>'
+        kind = "claim" if self.reproduced else "claim not-reproduced"
+        return f'<div class="{kind}">\n\n{body}\n\n</div>'
 
     def _repr_html_(self) -> str:
         # JupyterLab renders mathematics in HTML, but not in a Markdown output.
-        style = "border-left: 4px solid #009E73; padding: 0.1em 0.8em"
+        color = "#009E73" if self.reproduced else "#D55E00"
+        style = f"border-left: 4px solid {color}; padding: 0.1em 0.8em"
         texts = [(head, re.sub("`(.*?)`", r"<code>\1</code>", escape(t))) for head, t in self.lines]
         body = "".join(f"<p><b>{head}</b> {text}</p>" for head, text in texts)
         return f'<div class="claim" style="{style}">{body}</div>'

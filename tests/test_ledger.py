@@ -154,6 +154,15 @@ def test_verify_says_the_tolerance(tolerance, said, recorded):
     assert recorded[0].plain == f"✓ holds · agree to {said}"
 
 
+def test_verify_marks_what_was_not_reproduced(recorded):
+    verify("not reproduced", close=(1.0, 1.0), atol=0.0)  # on the way
+    verify("not reproduced", holds=False, rule="r")
+    on_the_way, result = recorded
+    assert '<div class="claim">' in on_the_way._repr_markdown_()
+    assert '<div class="claim not-reproduced">' in result._repr_markdown_()
+    assert "**✗ not reproduced** (not reproduced here) It is so." in result._repr_markdown_()
+
+
 def test_verify_says_what_is_not_for_the_exam(recorded, monkeypatch):
     entry = Claim("holds", "8.1", "formula", "ok", "It is so.", "", "holds", exam=False)
     monkeypatch.setattr(ledger, "claims", lambda: {"holds": entry})
