@@ -206,7 +206,8 @@ def _show(claim: Claim, check: str, evidence: str) -> None:
     else:
         notes = [] if claim.outcome == "holds" else ["(not reproduced here)"]
         notes += [] if claim.exam else ["(not for the exam)"]
-        lines = [(head, " ".join([*notes, claim.statement])), ("Evidence:", f"{evidence}.")]
+        label = "Evidence:" if claim.outcome == "holds" else "Not found:"
+        lines = [(head, " ".join([*notes, claim.statement])), (label, f"{evidence}.")]
         _shown.add(key)
     display(_Line(f"{head} · {evidence}", lines, reproduced=lines[0][0].startswith("✓")))
 

@@ -161,6 +161,7 @@ def test_verify_marks_what_was_not_reproduced(recorded):
     assert '<div class="claim">' in on_the_way._repr_markdown_()
     assert '<div class="claim not-reproduced">' in result._repr_markdown_()
     assert "**✗ not reproduced** (not reproduced here) It is so." in result._repr_markdown_()
+    assert "**Not found:** r." in result._repr_markdown_()
 
 
 def test_verify_says_what_is_not_for_the_exam(recorded, monkeypatch):
