@@ -50,7 +50,8 @@ def lab(tmp_path, request) -> Iterator[str]:
 
 def open_chapter(browser, address: str, path: str):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.goto(f"{address}/lab/tree/{path}?reset")  # with no other tab
+    # A workspace of its own: the default one would bring back the chapters opened before.
+    page.goto(f"{address}/lab/workspaces/{Path(path).stem}/tree/{path}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     page.wait_for_selector("[data-status='idle']", timeout=60_000)
     return page
