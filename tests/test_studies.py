@@ -6,6 +6,8 @@ import pytest
 import study
 import torch
 
+from regkit import datasets
+
 NAMES = sorted(path.stem for path in study.STUDIES.glob("*.py"))
 by_study = pytest.mark.parametrize("name", NAMES)
 
@@ -13,19 +15,18 @@ by_study = pytest.mark.parametrize("name", NAMES)
 @by_study
 def test_table_holds_one_row_for_each_setting(name):
     script = study.load(name)
-    stored = study.read(name)
-    assert set(script.TOLERANCE) == set(stored[0]) - set(script.SETTINGS[0])
-    wanted = [{key: str(value) for key, value in one.items()} for one in script.SETTINGS]
-    assert [{key: one[key] for key in script.SETTINGS[0]} for one in stored] == wanted
+    stored, keys = datasets.study(name), list(script.SETTINGS[0])
+    assert set(script.TOLERANCE) == set(stored.columns) - set(keys)
+    assert stored[keys].to_dict("records") == script.SETTINGS
 
 
 @by_study
 def test_a_random_row_comes_out_again(name):
     script = study.load(name)
     number = random.SystemRandom().randrange(len(script.SETTINGS))
-    stored = study.read(name)[number]
+    stored = datasets.study(name).iloc[number]
     torch.set_default_dtype(torch.float32)
     again = study.row(name, number)
     for result, tolerance in script.TOLERANCE.items():
-        difference = abs(float(stored[result]) - again[result])
+        difference = abs(stored[result] - again[result])
         assert difference <= tolerance, (number, result, stored[result], again[result])

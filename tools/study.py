@@ -44,12 +44,6 @@ def row(name: str, number: int) -> dict[str, float]:
     return settings | study.run(**settings)
 
 
-def read(name: str) -> list[dict[str, str]]:
-    """The stored table of a study."""
-    lines = (STUDIES / f"{name}.csv").read_text().splitlines()
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run a study and write its table.")
     parser.add_argument("name")
