@@ -134,6 +134,27 @@ def sunspots(lags: int = 12) -> tuple[Tensor, Tensor, Tensor]:
     return series.unfold(0, lags, 1)[:-1], series[lags:], years[lags:]
 
 
+def two_spirals() -> tuple[Tensor, Tensor]:
+    """Two interlocking spirals of 97 points each, three turns, generated.
+
+    Returns:
+        Inputs of shape (194, 2), of the default dtype, at most 6.5 from the center; labels 1 (the
+        first 97, from the outside in) and 0 of shape (194,), integers.
+
+    Reference:
+        Lang & Witbrock (1988), Learning to tell two spirals apart.
+
+    Example:
+        >>> x, y = two_spirals()
+        >>> x[0], bool((x[97:] == -x[:97]).all()), y.sum()
+        (tensor([0.0000, 6.5000]), True, tensor(97))
+    """
+    i = torch.arange(97)
+    angle, radius = i * torch.pi / 16, 6.5 * (104 - i) / 104
+    spiral = torch.stack([radius * angle.sin(), radius * angle.cos()], 1)
+    return torch.cat([spiral, -spiral]), torch.cat([torch.ones(97), torch.zeros(97)]).long()
+
+
 def study(name: str) -> pd.DataFrame | None:
     """The stored table of a study, ``studies/<name>.csv``, a row a setting and seed.
 

@@ -15,7 +15,7 @@ from regkit._check import require
 Result = TypeVar("Result")
 
 
-def _progress(items: Iterable[Any], **options: Any) -> Any:
+def progress(items: Iterable[Any], **options: Any) -> Any:
     """A bar for what takes longer than two seconds; none where TQDM_DISABLE is set."""
     # In notebooks tqdm itself does not look at that variable.
     disable = bool(os.environ.get("TQDM_DISABLE"))
@@ -51,7 +51,7 @@ def train(
     """
     require(steps >= 0, "steps must be >= 0", steps)
     values = []
-    for step in _progress(range(steps), desc="training"):
+    for step in progress(range(steps), desc="training"):
         optimizer.zero_grad()
         value = objective(step)
         values.append(value.detach())
@@ -91,7 +91,7 @@ def replicate(
     run = Parallel(n_jobs=n_jobs, return_as="generator")
     dtype = torch.get_default_dtype()
     results = run(delayed(_run)(experiment, seed, dtype) for seed in seeds)
-    return list(_progress(results, total=len(seeds), desc="seeds"))
+    return list(progress(results, total=len(seeds), desc="seeds"))
 
 
 def _run(experiment: Callable[[int], Result], seed: int, dtype: torch.dtype) -> Result:
