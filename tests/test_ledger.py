@@ -17,7 +17,6 @@ from regkit.ledger import SECTIONS, Claim, ClaimFailed, claims, verify
 WITHOUT_CHAPTER = {
     "8.0",
     "8.5",
-    "8.6",
     "8.7",
     "8.8",
     "8.9",
