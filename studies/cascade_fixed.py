@@ -1,4 +1,4 @@
-"""Two spirals with a network of fixed size (after Lang & Witbrock 1988), beside cascade-correlation.
+"""Two spirals with a network of fixed size (after Lang & Witbrock 1988), for comparison.
 
 Three hidden layers of five units, and every unit receives all units before it: 138 weights. A row
 trains 20 networks from weights in U[-1, 1] for 8,000 epochs. Outputs, loss, offset and the test
