@@ -69,7 +69,7 @@ def show(*functions: Callable[..., Any]) -> None:
     for function in functions:
         module = inspect.getmodule(function)
         name = module.__name__ if module else "the notebook"
-        source, place = _source(function), f"{name}.{function.__name__}"
+        source, place = _source(function), f"{name}.{function.__qualname__}"
         text = f"```python\n{source}\n```\n\n*The source of* `{place}`"
         display({"text/markdown": text, "text/plain": source}, raw=True)
 
