@@ -138,18 +138,18 @@ def two_spirals() -> tuple[Tensor, Tensor]:
     """Two interlocking spirals of 97 points each, three turns, generated.
 
     Returns:
-        Inputs of shape (194, 2), of the default dtype, at most 6.5 from the center; labels 1 (the
-        first 97, from the outside in) and 0 of shape (194,), integers.
+        Inputs of shape (194, 2), float64, at most 6.5 from the center; labels 1 (the first 97, from
+        the outside in) and 0 of shape (194,), integers.
 
     Reference:
         Lang & Witbrock (1988), Learning to tell two spirals apart.
 
     Example:
         >>> x, y = two_spirals()
-        >>> x[0], bool((x[97:] == -x[:97]).all()), y.sum()
-        (tensor([0.0000, 6.5000]), True, tensor(97))
+        >>> x.shape, bool((x[97:] == -x[:97]).all()), y.sum()
+        (torch.Size([194, 2]), True, tensor(97))
     """
-    i = torch.arange(97)
+    i = torch.arange(97, dtype=torch.float64)
     angle, radius = i * torch.pi / 16, 6.5 * (104 - i) / 104
     spiral = torch.stack([radius * angle.sin(), radius * angle.cos()], 1)
     return torch.cat([spiral, -spiral]), torch.cat([torch.ones(97), torch.zeros(97)]).long()

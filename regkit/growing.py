@@ -130,6 +130,9 @@ def score_gradient(
         >>> score_gradient(torch.zeros(1, 1), z, errors)  # at a kink: no covariance yet
         (tensor([0.]), tensor([[0.]]))
     """
+    fit = w.ndim == 2 and z.ndim == 2 and w.shape[1] == z.shape[1]
+    shapes = f"shapes {tuple(w.shape)} and {tuple(z.shape)}"
+    require(fit, "w must be (P, J) and z (N, J)", shapes)
     a, slope = symmetric_sigmoid(w @ z.T)  # (P, N)
     score, by_activation = criterion(a, errors)
     return score, (by_activation * slope) @ z
@@ -139,13 +142,13 @@ class Quickprop(torch.optim.Optimizer):
     r"""Jump to the minimum of a parabola through two slopes, :math:`d \leftarrow d\,g/(g_{-} - g)`.
 
     Each weight goes its own way: g is its slope now, :math:`g_-` its slope before, d its last step.
-    A step is at most mu times the last one; where the slope still points the same way,
-    :math:`-\mathrm{lr}\,g` comes on top. A weight whose last step went uphill starts afresh.
+    The jump is at most mu times as long as the last step; as long as the slope points the same way,
+    :math:`-\mathrm{lr}\,g` comes on top.
 
     Args:
         params: as for any torch optimizer.
-        lr: step size of the first step, positive.
-        mu: growth limit, positive.
+        lr: size of the plain gradient steps, positive: the first one, and what comes on top.
+        mu: how many times longer a jump may be than the step before, positive.
 
     Raises:
         ValueError: if lr or mu is not positive and finite.
@@ -170,7 +173,7 @@ class Quickprop(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "mu": mu})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Change every parameter that has a gradient."""
         for group in self.param_groups:
             for w in group["params"]:
@@ -181,8 +184,7 @@ class Quickprop(torch.optim.Optimizer):
     def _step(w: Tensor, slope: Tensor, state: dict[str, Tensor], lr: float, mu: float) -> None:
         g = slope.clone()
         last, d = state.get("slope", g), state.get("step", torch.zeros_like(g))
-        d = torch.where(d * last < 0, d, 0.0)
-        steep = g * d.sign() <= -mu / (1 + mu) * last.abs()  # the parabola's step is over mu d
+        steep = g * d.sign() <= -mu / (1 + mu) * last.abs()  # the parabola's jump is over mu d
         parabola = torch.where(steep, mu * d, d * g / (last - g))
         d = torch.where(d == 0, 0.0, parabola) - torch.where(g * d <= 0, lr * g, 0.0)
         state["slope"], state["step"] = g, d
@@ -195,8 +197,9 @@ class Phase(NamedTuple):
     Attributes:
         kind: "outputs" or "candidates".
         units: number of hidden units that are installed during the phase.
-        values: before each of E epochs. Of the outputs the loss, (E,); of P candidates the scores,
-            divided by the sum of the squared errors, (E, P).
+        values: an entry an epoch. For outputs the loss before each of E epochs, (E,). For P
+            candidates the scores before each epoch and after the last one, divided by the sum of
+            the squared errors, (E, P); the highest in the last row is that of the installed unit.
     """
 
     kind: Literal["outputs", "candidates"]
@@ -218,14 +221,15 @@ def cascade(x: Tensor, input_weights: list[Tensor]) -> Tensor:
         Tensor of shape (N, 1 + D + M).
 
     Raises:
-        ValueError: if a unit has not one weight for each of its inputs.
+        ValueError: if x is not (N, D), or a unit has not one weight for each of its inputs.
 
     Example:
         >>> x = torch.tensor([[2.0]])
         >>> cascade(x, [torch.zeros(2), torch.zeros(3)])
         tensor([[1., 2., 0., 0.]])
     """
-    z = torch.cat([torch.ones_like(x[:, :1]), x], 1)
+    require(x.ndim == 2, "x must have shape (N, D)", tuple(x.shape))
+    z = torch.cat([x.new_ones(len(x), 1), x], 1)
     for m, w in enumerate(input_weights):
         require(len(w) == z.shape[1], f"unit {m} must have {z.shape[1]} incoming weights", len(w))
         z = torch.cat([z, symmetric_sigmoid(z @ w)[0][:, None]], 1)
@@ -304,10 +308,14 @@ class CascadeCorrelation:
         kinds, optimizers = ("linear", "softmax", "sigmoid"), ("quickprop", "adam")
         require(output in kinds, f"output must be one of {kinds}", repr(output))
         require(optimizer in optimizers, f"optimizer must be one of {optimizers}", repr(optimizer))
-        require(pool >= 1, "pool must be >= 1", pool)
-        require(max_units >= 0, "max_units must be >= 0", max_units)
-        require(max_epochs >= 1, "max_epochs must be >= 1", max_epochs)
-        require(patience is None or patience >= 1, "patience must be >= 1 or None", patience)
+        for name, count, least in [
+            ("pool", pool, 1),
+            ("max_units", max_units, 0),
+            ("max_epochs", max_epochs, 1),
+            ("patience", 1 if patience is None else patience, 1),
+        ]:
+            whole = isinstance(count, int) and count >= least
+            require(whole, f"{name} must be an integer >= {least}", count)
         if tolerance is not None:
             require_positive("tolerance", tolerance)
         require_nonnegative("offset", offset)
@@ -323,6 +331,7 @@ class CascadeCorrelation:
         self.offset = offset
         self.generator = generator
 
+    @torch.no_grad()
     def fit(
         self, x: Tensor, y: Tensor, validation: tuple[Tensor, Tensor] | None = None
     ) -> "CascadeCorrelation":
@@ -343,43 +352,45 @@ class CascadeCorrelation:
                 unchanged then.
         """
         targets = self._targets(x, y)  # (N, K)
-        held_out = None
         if validation is not None:
-            classes = None if self.output == "linear" else int(y.max()) + 1
-            held_out = self._targets(*validation, classes)
-            columns = validation[0].shape[1], held_out.shape[1]
-            rule = f"validation data must have {x.shape[1]} inputs and {targets.shape[1]} outputs"
-            require(columns == (x.shape[1], targets.shape[1]), rule, columns)
-        self.flat = y.ndim == 1
-        self.input_weights_, self.output_weights_, self.history_ = [], [], []
-        losses: list[float] = []
-        validation_losses: list[float] = []
+            held_out_x, held_out = validation[0], self._targets(*validation, like=(x, targets))
+            held_out_z = cascade(held_out_x, [])
         z = cascade(x, [])  # (N, J), J grows with the units
         v = self._uniform(targets.shape[1], z)  # (K, J)
+        hidden: list[Tensor] = []
+        outputs: list[Tensor] = []
+        history: list[Phase] = []
+        losses: list[float] = []
+        validation_losses: list[float] = []
         for units in progress(range(self.max_units + 1), desc="units"):
-            v = self._train_outputs(v, z, targets)
-            self.output_weights_.append(v)
+            v, values = self._train_outputs(v, z, targets)
+            outputs.append(v)
+            history.append(Phase("outputs", units, values))
             losses.append(self._loss(z @ v.T, targets).item())
-            if validation is not None and held_out is not None:
-                inside = cascade(validation[0], self.input_weights_)
-                validation_losses.append(self._loss(inside @ v.T, held_out).item())
-            remaining = self._activate(z @ v.T) - targets  # (N, K)
-            if units == self.max_units or self._stop(remaining, validation_losses or losses):
+            if validation is not None:
+                validation_losses.append(self._loss(held_out_z @ v.T, held_out).item())
+            errors = self._activate(z @ v.T) - targets  # (N, K)
+            if units == self.max_units or self._stop(errors, targets, validation_losses or losses):
                 break
-            errors = self._errors(z @ v.T, targets)  # (N, K)
-            w = self._train_candidates(z, errors)
-            self.input_weights_.append(w)
-            a, _ = symmetric_sigmoid(z @ w)  # (N,)
+            errors = self._errors(z @ v.T, targets)
+            w, values = self._train_candidates(z, errors)
+            hidden.append(w)
+            history.append(Phase("candidates", units, values))
+            a = symmetric_sigmoid(z @ w)[0]  # (N,)
             z, v = torch.cat([z, a[:, None]], 1), torch.cat([v, _regress(errors, a)[:, None]], 1)
+            if validation is not None:
+                held_out_z = cascade(held_out_x, hidden)
+        self._flat = y.ndim == 1
+        self.input_weights_, self.output_weights_, self.history_ = hidden, outputs, history
         self.losses_ = torch.tensor(losses, dtype=x.dtype)
         self.validation_losses_ = None
         self.units_ = len(losses) - 1
-        if held_out is not None:
+        if validation is not None:
             self.validation_losses_ = torch.tensor(validation_losses, dtype=x.dtype)
             self.units_ = int(self.validation_losses_.argmin())
         return self
 
-    def decision_function(self, x: Tensor, units: int | None = None) -> Tensor:
+    def outputs(self, x: Tensor, units: int | None = None) -> Tensor:
         """The outputs: predictions, probabilities, or sigmoids in (-1/2, 1/2), by kind of output.
 
         Args:
@@ -400,20 +411,23 @@ class CascadeCorrelation:
         v = self.output_weights_[units]
         D = self.output_weights_[0].shape[1] - 1
         require(x.ndim == 2 and x.shape[1] == D, f"x must have shape (N, {D})", tuple(x.shape))
+        require(
+            x.dtype == v.dtype, f"x must have the dtype of the training data, {v.dtype}", x.dtype
+        )
         z = cascade(x, self.input_weights_[:units])
         return self._activate(z @ v.T)
 
     def predict_proba(self, x: Tensor, units: int | None = None) -> Tensor:
-        """Probabilities of the classes, of shape (N, K); arguments as in ``decision_function``.
+        """Probabilities of the classes, of shape (N, K); arguments as in ``outputs``.
 
         Those of sigmoid outputs are scaled to sum to 1; trained by squared error, they need not be
         calibrated.
 
         Raises:
-            ValueError: for linear outputs, and as in ``decision_function``.
+            ValueError: for linear outputs, and as in ``outputs``.
         """
         require(self.output != "linear", "probabilities need sigmoid or softmax", self.output)
-        g = self.decision_function(x, units)
+        g = self.outputs(x, units)
         if self.output == "softmax":
             return g
         if g.shape[1] == 1:
@@ -421,32 +435,50 @@ class CascadeCorrelation:
         return (0.5 + g) / (0.5 + g).sum(1, keepdim=True)
 
     def predict(self, x: Tensor, units: int | None = None) -> Tensor:
-        """Predictions in the form of y; arguments and errors as in ``decision_function``."""
+        """Predictions in the form of y; arguments and errors as in ``outputs``."""
         if self.output == "linear":
-            g = self.decision_function(x, units)
-            return g[:, 0] if self.flat else g
+            g = self.outputs(x, units)
+            return g[:, 0] if self._flat else g
         return self.predict_proba(x, units).argmax(1)
 
-    def _targets(self, x: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
-        """Check data, and bring targets into the form (N, K) of the outputs."""
+    def _targets(self, x: Tensor, y: Tensor, like: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Check data, and bring targets into the form (N, K) of the outputs.
+
+        ``like`` are the inputs and (N, K) targets of the training data, for validation data.
+        """
         require_weights("x", x)
-        require(x.ndim == 2 and len(x) >= 2, "x must have shape (N, D), N >= 2", tuple(x.shape))
-        require(len(y) == len(x), f"y must hold {len(x)} targets", len(y))
+        rule = "x must have shape (N, D), N and D >= 1"
+        require(x.ndim == 2 and x.numel() > 0, rule, tuple(x.shape))
+        same = y.ndim in (1, 2) and len(y) == len(x) and y.numel() > 0
+        require(same, f"y must hold {len(x)} targets", f"shape {tuple(y.shape)}")
+        if like is not None:
+            fit = x.shape[1] == like[0].shape[1] and x.dtype == like[0].dtype
+            rule = f"validation x must be (N, {like[0].shape[1]}) of {like[0].dtype}"
+            require(fit, rule, f"{tuple(x.shape)} of {x.dtype}")
         if self.output == "linear":
             require_weights("y", y)
-            require(y.ndim in (1, 2), "y must have shape (N,) or (N, K)", tuple(y.shape))
             require(y.dtype == x.dtype, f"y must have the dtype of x, {x.dtype}", y.dtype)
-            return y.reshape(len(y), -1)
+            y = y.reshape(len(y), -1)
+            fit = like is None or y.shape[1] == like[1].shape[1]
+            require(fit, "validation y must have as many outputs as y", y.shape[1])
+            return y
         require(y.ndim == 1, "labels must have shape (N,)", tuple(y.shape))
-        whole = not (y.is_floating_point() or y.is_complex())
+        whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
         require(whole, "labels must be integers", y.dtype)
-        classes = int(y.max()) + 1 if classes is None else classes
-        inside = classes >= 2 and int(y.min()) >= 0 and int(y.max()) < classes
-        require(inside, "labels must be 0, ..., K - 1, K >= 2", f"{int(y.min())} to {int(y.max())}")
-        one_hot = torch.nn.functional.one_hot(y.long(), classes).to(x.dtype)
+        lowest, highest = int(y.min()), int(y.max())
+        if like is None:
+            K = highest + 1
+            require(
+                lowest >= 0 and K >= 2, "labels must be 0, ..., K - 1, K >= 2", y.unique().tolist()
+            )
+        else:
+            K = max(2, like[1].shape[1])  # two classes of sigmoids have one output
+            fit = lowest >= 0 and highest < K
+            require(fit, f"validation labels must be 0, ..., {K - 1}", f"{lowest} to {highest}")
+        one_hot = torch.nn.functional.one_hot(y.long(), K).to(x.dtype)
         if self.output == "softmax":
             return one_hot
-        return one_hot[:, 1:] - 0.5 if classes == 2 else one_hot - 0.5
+        return one_hot[:, 1:] - 0.5 if K == 2 else one_hot - 0.5
 
     def _uniform(self, rows: int, z: Tensor) -> Tensor:
         """Draw weights from U[-1, 1], of shape (rows, J)."""
@@ -480,13 +512,11 @@ class CascadeCorrelation:
             return torch.optim.Adam([w], lr=ADAM_LR)
         return Quickprop([w], lr=lr)
 
-    def _train_outputs(self, v: Tensor, z: Tensor, targets: Tensor) -> Tensor:
+    def _train_outputs(self, v: Tensor, z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """One phase: fit the output weights, (K, J), with all hidden units as they are."""
-        N, units = len(z), len(self.input_weights_)
         if self.output == "linear":
-            v = torch.linalg.lstsq(z, targets, driver="gelsd").solution.T
-            self.history_.append(Phase("outputs", units, self._loss(z @ v.T, targets)[None]))
-            return v
+            v = (torch.linalg.pinv(z) @ targets).T
+            return v, self._loss(z @ v.T, targets)[None]
         v = v.clone()
         optimizer = self._descend(v, OUTPUT_LR)
         losses: list[float] = []
@@ -496,14 +526,13 @@ class CascadeCorrelation:
             losses.append(self._loss(s, targets).item())
             if self._reached(g - targets):
                 break
-            v.grad = ((g - targets) * self._slope(g)).T @ z / N
+            v.grad = ((g - targets) * self._slope(g)).T @ z / len(z)
             optimizer.step()
         v.grad = None
-        self.history_.append(Phase("outputs", units, torch.tensor(losses, dtype=z.dtype)))
-        return v
+        return v, torch.tensor(losses, dtype=z.dtype)
 
-    def _train_candidates(self, z: Tensor, errors: Tensor) -> Tensor:
-        """One phase: a pool maximizes the criterion; return the best candidate's weights."""
+    def _train_candidates(self, z: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
+        """One phase: a pool maximizes the criterion; return the best candidate's weights (J,)."""
         total = (errors**2).sum()
         w = self._uniform(self.pool, z)  # (P, J)
         optimizer = self._descend(w, CANDIDATE_LR / z.numel())
@@ -512,17 +541,16 @@ class CascadeCorrelation:
         while len(best) < self.max_epochs and not _stagnant(best, CANDIDATE_CHANGE, CANDIDATE_WAIT):
             score, gradient = score_gradient(w, z, errors, self.criterion)
             scores.append(score / total)
-            best.append(-scores[-1].max().item())
+            best.append(scores[-1].max().item())
             w.grad = -gradient / total
             optimizer.step()
-        w.grad = None
-        self.history_.append(Phase("candidates", len(self.input_weights_), torch.stack(scores)))
-        score, _ = score_gradient(w, z, errors, self.criterion)
-        return w[score.argmax()].clone()
+        scores.append(score_gradient(w, z, errors, self.criterion)[0] / total)
+        return w[scores[-1].argmax()].clone(), torch.stack(scores)
 
-    def _stop(self, errors: Tensor, losses: list[float]) -> bool:
+    def _stop(self, errors: Tensor, targets: Tensor, losses: list[float]) -> bool:
         """Whether growth ends before the next unit."""
-        if self._reached(errors) or not errors.any():
+        rounding = 1000 * torch.finfo(targets.dtype).eps * targets.abs().max()
+        if self._reached(errors) or errors.abs().max() <= rounding:
             return True
         if self.patience is None or len(losses) <= self.patience:
             return False

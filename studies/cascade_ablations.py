@@ -38,11 +38,11 @@ def run(variant: str, block: int) -> dict[str, float]:
             tolerance=0.4,
             generator=torch.Generator().manual_seed(seed),
             **VARIANTS[variant],
-        ).fit(x.double(), y)
+        ).fit(x, y)
         for seed in range(10 * block, 10 * block + 10)
     ]
     epochs = [sum(len(phase.values) for phase in model.history_) for model in models]
-    errors = [model.decision_function(x.double())[:, 0] - (y - 0.5) for model in models]
+    errors = [model.outputs(x)[:, 0] - (y - 0.5) for model in models]
     return {
         "units": sum(model.units_ for model in models) / 10,
         "epochs": sum(epochs) / 10,

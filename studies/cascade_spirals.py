@@ -24,9 +24,9 @@ def run(seed: int) -> dict[str, float]:
     x, y = two_spirals()
     generator = torch.Generator().manual_seed(seed)
     model = CascadeCorrelation("sigmoid", max_units=40, tolerance=0.4, generator=generator).fit(
-        x.double(), y
+        x, y
     )
-    errors = model.decision_function(x.double())[:, 0] - (y - 0.5)
+    errors = model.outputs(x)[:, 0] - (y - 0.5)
     return {
         "units": model.units_,
         "epochs": sum(len(phase.values) for phase in model.history_),
