@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regkit import datasets
-from regkit.datasets import co2, diabetes, digits, mnist, study, sunspots
+from regkit.datasets import breast_cancer, co2, diabetes, digits, mnist, study, sunspots
 
 
 def test_diabetes_is_standardized():
@@ -14,6 +14,16 @@ def test_diabetes_is_standardized():
         torch.testing.assert_close(columns.var(0, correction=0), torch.ones(columns.shape[1]))
     # Body mass index is the measurement that predicts progression best (Efron et al. 2004).
     assert (x * y[:, None]).mean(0).argmax() == 2
+
+
+def test_breast_cancer_is_standardized_and_malignant_is_one():
+    x, y = breast_cancer()
+    torch.testing.assert_close(x.mean(0), torch.zeros(30))
+    torch.testing.assert_close(x.var(0, correction=0), torch.ones(30))
+    assert y.bincount().tolist() == [357, 212]
+    assert (x[y == 1].mean(0) > x[y == 0].mean(0))[[0, 2, 3]].all()  # malignant ones are larger
+    worst, mean = x[:, 20:], x[:, :10]  # columns in the same order: close to each other
+    assert ((worst * mean).mean(0) > 0.7).all()
 
 
 def test_sunspots_are_lagged_by_one_year():
