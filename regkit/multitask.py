@@ -69,11 +69,12 @@ def squared_loss(output: Tensor, target: Tensor) -> Tensor:
     """
     same = output.shape == target.shape
     require(same, f"target must have shape {tuple(output.shape)}", tuple(target.shape))
-    return (
-        0.5 * (output - target).square().flatten(1).sum(1)
-        if output.ndim > 1
-        else 0.5 * (output - target).square()
-    )
+    return 0.5 * _rows((output - target).square()).sum(1)
+
+
+def _rows(values: Tensor) -> Tensor:
+    """All numbers of a sample as one row; works without samples too."""
+    return values.unsqueeze(-1).flatten(1)  # (N, ...) to (N, K)
 
 
 def masked_risk(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ def masked_risk(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     lengths = f"{len(output)} and {len(target)}"
     require(len(output) == len(target), "output and target must be equally long", lengths)
     missing = target.isnan() if target.is_floating_point() else target == IGNORE
-    known = ~missing.reshape(len(target), -1).any(1)  # (N,)
+    known = ~_rows(missing).any(1)  # (N,)
     # Select before the loss: NaN times zero is NaN, also in a gradient.
     losses = loss(output[known], target[known])  # (n,)
     n = int(known.sum())

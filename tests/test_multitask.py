@@ -1,4 +1,4 @@
-"""Gradients against autograd and loops, missing labels, closed forms against optimizers, bad input."""
+"""Risks against loops and autograd, missing labels, closed forms against optimizers, bad input."""
 
 import copy
 
