@@ -16,7 +16,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # output (N, ...) and target (N, ...)
 
 
 class MultiTaskNetwork(nn.Module):
-    r"""One trunk for all tasks and a head for each, :math:`g(x, w^{sh}, w^\tau)`.
+    r"""One trunk for all tasks and a head for each, :math:`g^\tau(x, w^{sh}, w^\tau)`.
 
     Args:
         trunk: maps the input to features; holds the shared weights.
@@ -67,6 +67,7 @@ def squared_loss(output: Tensor, target: Tensor) -> Tensor:
         >>> squared_loss(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]]))
         tensor([2.5000])
     """
+    require(output.ndim > 0, "output must have a row for each sample", "a scalar")
     same = output.shape == target.shape
     require(same, f"target must have shape {tuple(output.shape)}", tuple(target.shape))
     return 0.5 * _rows((output - target).square()).sum(1)
@@ -101,6 +102,8 @@ def masked_risk(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
         >>> masked_risk(squared_loss, output, target)
         tensor(1.2500)
     """
+    for name, values in [("output", output), ("target", target)]:
+        require(values.ndim > 0, f"{name} must have a row for each sample", "a scalar")
     lengths = f"{len(output)} and {len(target)}"
     require(len(output) == len(target), "output and target must be equally long", lengths)
     missing = target.isnan() if target.is_floating_point() else target == IGNORE
@@ -110,6 +113,16 @@ def masked_risk(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     n = int(known.sum())
     require(losses.shape == (n,), f"loss must return {n} values", f"shape {tuple(losses.shape)}")
     return losses.sum() / max(n, 1)
+
+
+def _stack(risks: Sequence[Tensor]) -> Tensor:
+    """The risks of T tasks as one tensor (T,)."""
+    require(len(risks) > 0, "risks must hold at least one task", "none")
+    for risk in risks:
+        require(risk.ndim == 0, "risks must be scalars", f"shape {tuple(risk.shape)}")
+    dtypes = {risk.dtype for risk in risks}
+    require(len(dtypes) == 1, "risks must have one dtype", sorted(map(str, dtypes)))
+    return torch.stack(list(risks))
 
 
 def weighted_risk(risks: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Tensor:
@@ -123,35 +136,36 @@ def weighted_risk(risks: Sequence[Tensor], weights: Sequence[float] | Tensor) ->
         Scalar.
 
     Raises:
-        ValueError: if there is no task, a weight is missing, negative or not finite.
+        ValueError: if there is no task, a risk is not a scalar, or a weight is missing, negative
+            or not finite.
 
     Example:
         >>> weighted_risk([torch.tensor(2.0), torch.tensor(10.0)], weights=[1.0, 0.5])
         tensor(7.)
     """
-    require(len(risks) > 0, "risks must hold at least one task", "none")
-    require(len(weights) == len(risks), f"there must be {len(risks)} weights", len(weights))
-    R = torch.stack(list(risks))  # (T,)
+    R = _stack(risks)  # (T,)
     alpha = torch.as_tensor(weights, dtype=R.dtype, device=R.device)
+    require(alpha.shape == R.shape, f"weights must have shape ({len(R)},)", tuple(alpha.shape))
     require_weights("weights", alpha)
     require(bool((alpha >= 0).all()), "weights must be >= 0", alpha.tolist())
     return (alpha * R).sum()
 
 
 class UncertaintyWeights(nn.Module):
-    r"""Learned task weights, :math:`\sum_\tau e^{-s_\tau} R^\tau + \frac12 s_\tau`.
+    r"""Learned task weights, :math:`\sum_\tau e^{-s_\tau} R^\tau_{emp} + \frac12 s_\tau`.
 
     :math:`s_\tau = \log\sigma_\tau^2` is the logarithm of a noise variance; the weight of the task
-    is :math:`\alpha^\tau = e^{-s_\tau}`. For a risk of halved squares this is the negative
-    log-likelihood of Gaussian noise up to a constant, for a cross-entropy an approximation of that
-    of a softmax with temperature :math:`\sigma_\tau^2`. Give ``parameters()`` to the optimizer too,
+    is :math:`\alpha^\tau = e^{-s_\tau}`. For halved squares of one number this is the negative
+    log-likelihood of Gaussian noise up to a constant (for K numbers the likelihood has the price
+    :math:`\frac K2 s_\tau`), for a cross-entropy an approximation of that of a softmax with
+    temperature :math:`\sigma_\tau^2`. Give ``parameters()`` to the optimizer too,
     without weight decay.
 
     Args:
         tasks: T, at least 1. All weights start at 1.
 
     Raises:
-        ValueError: if tasks < 1; from a call, if the number of risks is not T.
+        ValueError: if tasks is not an integer >= 1; from a call, if the risks are not T scalars.
 
     Reference:
         Kendall, Gal & Cipolla (2018), Multi-task learning using uncertainty to weigh losses,
@@ -165,7 +179,7 @@ class UncertaintyWeights(nn.Module):
 
     def __init__(self, tasks: int) -> None:
         super().__init__()
-        require(tasks >= 1, "tasks must be >= 1", tasks)
+        require(isinstance(tasks, int) and tasks >= 1, "tasks must be an integer >= 1", tasks)
         self.s = nn.Parameter(torch.zeros(tasks))  # (T,)
 
     @property
@@ -176,15 +190,15 @@ class UncertaintyWeights(nn.Module):
     def forward(self, risks: Sequence[Tensor]) -> Tensor:
         """Return the objective for T risks, a scalar."""
         require(len(risks) == len(self.s), f"there must be {len(self.s)} risks", len(risks))
-        R = torch.stack(list(risks))  # (T,)
+        R = _stack(risks)  # (T,)
         return (torch.exp(-self.s) * R + 0.5 * self.s).sum()
 
 
 def best_log_variances(risks: Tensor) -> Tensor:
-    r"""The minimum of the learned weights at fixed risks, :math:`s_\tau = \log(2 R^\tau)`.
+    r"""The minimum of the learned weights at fixed risks, :math:`s_\tau = \log(2 R^\tau_{emp})`.
 
-    The weight of a task is then :math:`1/(2R^\tau)`, and what is left of the objective is
-    :math:`\sum_\tau \frac12\log R^\tau` plus a constant.
+    The weight of a task is then :math:`1/(2R^\tau_{emp})`, and what is left of the objective is
+    :math:`\sum_\tau \frac12\log R^\tau_{emp}` plus a constant.
 
     Args:
         risks: of shape (T,), positive. At a risk of 0 there is no minimum.
@@ -193,13 +207,14 @@ def best_log_variances(risks: Tensor) -> Tensor:
         Tensor of shape (T,).
 
     Raises:
-        ValueError: if a risk is not positive and finite.
+        ValueError: if risks is not a vector, or a risk is not positive and finite.
 
     Example:
         >>> torch.exp(-best_log_variances(torch.tensor([0.5, 2.0])))
         tensor([1.0000, 0.2500])
     """
     require_weights("risks", risks)
+    require(risks.ndim == 1, "risks must be a vector", f"shape {tuple(risks.shape)}")
     require(bool((risks > 0).all()), "risks must be positive", risks.tolist())
     return torch.log(2 * risks)
 
@@ -219,6 +234,7 @@ def shared_subspace(X: Tensor, Y: Tensor, width: int, weights: Tensor) -> tuple[
 
     Returns:
         Trunk U of shape (D, M) and heads V of shape (M, T); column tau is the head of task tau.
+        If M > T, the features beyond T could do nothing, and M in both shapes is T.
 
     Raises:
         ValueError: if X or Y is not finite or floating point, shapes do not fit, X has a lower
@@ -237,7 +253,8 @@ def shared_subspace(X: Tensor, Y: Tensor, width: int, weights: Tensor) -> tuple[
         require_weights(name, matrix)
         require(matrix.ndim == 2, f"{name} must be a matrix", f"shape {tuple(matrix.shape)}")
     require(len(X) == len(Y), "X and Y must be equally long", f"{len(X)} and {len(Y)}")
-    require(1 <= width <= X.shape[1], f"width must be from 1 to {X.shape[1]}", width)
+    whole = isinstance(width, int) and 1 <= width <= X.shape[1]
+    require(whole, f"width must be an integer from 1 to {X.shape[1]}", width)
     require_weights("weights", weights)
     fits = weights.shape == Y.shape[1:]
     require(fits, f"weights must have shape ({Y.shape[1]},)", tuple(weights.shape))
@@ -246,7 +263,7 @@ def shared_subspace(X: Tensor, Y: Tensor, width: int, weights: Tensor) -> tuple[
     require(rank == X.shape[1], f"X must have rank {X.shape[1]}", rank)
     B = torch.linalg.lstsq(X, Y).solution  # (D, T), each task on its own
     root = weights.sqrt()
-    _, _, Q = torch.linalg.svd(X @ B * root)  # (T, T), the rows by falling importance
+    _, _, Q = torch.linalg.svd(X @ B * root, full_matrices=False)  # rows by falling importance
     V = Q[:width]  # (M, T), orthonormal rows; fewer than M if T < M
     U = B * root @ V.T  # (D, M)
     return U, V / root

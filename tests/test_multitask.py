@@ -145,6 +145,33 @@ def test_masked_risk_rejects_reduced_losses_and_unequal_lengths():
         masked_risk(squared_loss, output, target[:2])
 
 
+def test_only_the_marks_of_a_missing_label_are_left_out():
+    output = torch.tensor([1.0, 2.0, 3.0])
+    signs = torch.tensor([-1, 1, -100])  # -1 is a label, -100 is none
+    assert masked_risk(lambda f, y: f * y, output, signs).item() == 0.5
+    cold = torch.tensor([1.0, -100.0, 3.0])  # floating point: -100 is a number
+    assert masked_risk(squared_loss, output, cold).item() == pytest.approx(102**2 / 6)
+
+
+def test_losses_must_be_one_number_a_sample():
+    with pytest.raises(ValueError, match=r"loss must return 3 values, got shape \(3, 2\)"):
+        masked_risk(nn.L1Loss(reduction="none"), torch.zeros(3, 2), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="output must have a row for each sample"):
+        masked_risk(squared_loss, torch.tensor(1.0), torch.zeros(1))
+    with pytest.raises(ValueError, match="output must have a row for each sample"):
+        squared_loss(torch.tensor(1.0), torch.tensor(1.0))
+
+
+def test_weights_take_the_dtype_of_the_risks_and_pass_a_gradient():
+    alpha = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    risk = weighted_risk([torch.tensor(3.0).float(), torch.tensor(4.0).float()], alpha)
+    assert risk.dtype == torch.float32
+    risk.backward()
+    assert alpha.grad.tolist() == [3.0, 4.0]
+    with pytest.raises(ValueError, match="risks must have one dtype"):
+        weighted_risk([torch.tensor(3.0).float(), torch.tensor(4.0).double()], [1.0, 1.0])
+
+
 def test_squared_loss_does_not_broadcast():
     with pytest.raises(ValueError, match=r"target must have shape \(4, 1\), got \(4,\)"):
         squared_loss(torch.zeros(4, 1), torch.zeros(4))
@@ -179,7 +206,10 @@ def test_weighted_risk_has_the_weighted_gradients_and_isolates_heads(x, labels):
     ("risks", "weights", "rule"),
     [
         ([], [], "at least one task"),
-        ([1.0, 2.0], [1.0], "there must be 2 weights, got 1"),
+        ([1.0, 2.0], [1.0], r"weights must have shape \(2,\), got \(1,\)"),
+        ([1.0, 2.0], [[1.0], [0.0]], r"weights must have shape \(2,\), got \(2, 1\)"),
+        ([1.0, 2.0], torch.tensor(1.0), r"weights must have shape \(2,\), got \(\)"),
+        ([[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0], r"risks must be scalars, got shape \(2,\)"),
         ([1.0, 2.0], [1.0, -0.5], r"weights must be >= 0, got \[1.0, -0.5\]"),
         ([1.0], [float("nan")], "weights must be finite"),
     ],
@@ -239,8 +269,15 @@ def test_learned_weights_and_network_train_together(x, labels):
 
 
 def test_learned_weights_reject_bad_input():
-    with pytest.raises(ValueError, match="tasks must be >= 1, got 0"):
-        UncertaintyWeights(0)
+    for tasks in (0, 1.5):
+        with pytest.raises(ValueError, match=f"tasks must be an integer >= 1, got {tasks}"):
+            UncertaintyWeights(tasks)
+    with pytest.raises(ValueError, match=r"risks must be scalars, got shape \(4,\)"):
+        UncertaintyWeights(1)([torch.ones(4)])
+    with pytest.raises(ValueError, match=r"risks must be a vector, got shape \(2, 2\)"):
+        best_log_variances(torch.ones(2, 2))
+    with pytest.raises(ValueError, match="risks must be finite"):
+        best_log_variances(torch.tensor([1.0, torch.inf]))
     with pytest.raises(ValueError, match="there must be 2 risks, got 1"):
         UncertaintyWeights(2)([torch.tensor(1.0)])
     with pytest.raises(ValueError, match="risks must be positive"):
@@ -292,8 +329,10 @@ def test_a_narrow_linear_trunk_is_where_an_optimizer_ends(linear_tasks, width):
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"width": 0}, "width must be from 1 to 5, got 0"),
-        ({"width": 6}, "width must be from 1 to 5, got 6"),
+        ({"width": 0}, "width must be an integer from 1 to 5, got 0"),
+        ({"width": 6}, "width must be an integer from 1 to 5, got 6"),
+        ({"width": 1.5}, "width must be an integer from 1 to 5, got 1.5"),
+        ({"weights": torch.tensor([1.0, torch.inf, 1.0, 1.0])}, "weights must be finite"),
         ({"weights": torch.ones(3)}, r"weights must have shape \(4,\), got \(3,\)"),
         ({"weights": torch.tensor([1.0, 0.0, 1.0, 1.0])}, "weights must be positive"),
         ({"X": torch.ones(30, 5)}, "X must have rank 5, got 1"),
