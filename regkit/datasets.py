@@ -35,6 +35,31 @@ def _standardize(x: Tensor) -> Tensor:
     return (x - x.mean(0)) / x.std(0, correction=0)
 
 
+def breast_cancer() -> tuple[Tensor, Tensor]:
+    """Measurements of 569 breast tumors, benign or malignant, from scikit-learn.
+
+    The first ten columns are the means of ten measurements of the cell nuclei in an image, such as
+    radius and texture. The next ten are their standard errors, and the last ten their worst
+    values, in the same order.
+
+    Returns:
+        Inputs of shape (569, 30), float64, every column with mean 0 and (population) variance 1;
+        labels of shape (569,), integers, 1 for malignant. In the source 0 is malignant.
+
+    Reference:
+        Street, Wolberg & Mangasarian (1993), Nuclear feature extraction for breast tumor diagnosis.
+
+    Example:
+        >>> x, y = breast_cancer()
+        >>> x.shape, y.bincount()
+        (torch.Size([569, 30]), tensor([357, 212]))
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = (torch.from_numpy(array) for array in load_breast_cancer(return_X_y=True))
+    return _standardize(x), 1 - y
+
+
 def digits() -> tuple[Tensor, Tensor]:
     """1,797 handwritten digits of 8 x 8 pixels, from scikit-learn.
 

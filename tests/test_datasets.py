@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regkit import datasets
-from regkit.datasets import co2, diabetes, digits, mnist, study, sunspots
+from regkit.datasets import breast_cancer, co2, diabetes, digits, mnist, study, sunspots
 
 
 def test_diabetes_is_standardized():
@@ -14,6 +14,17 @@ def test_diabetes_is_standardized():
         torch.testing.assert_close(columns.var(0, correction=0), torch.ones(columns.shape[1]))
     # Body mass index is the measurement that predicts progression best (Efron et al. 2004).
     assert (x * y[:, None]).mean(0).argmax() == 2
+
+
+def test_breast_cancer_is_standardized_and_malignant_is_one():
+    x, y = breast_cancer()
+    torch.testing.assert_close(x.mean(0), torch.zeros(30))
+    torch.testing.assert_close(x.var(0, correction=0), torch.ones(30))
+    assert y.bincount().tolist() == [357, 212]
+    assert (x[y == 1].mean(0) > x[y == 0].mean(0))[[0, 2, 3]].all()  # malignant ones are larger
+    correlation = x[:, :10].T @ x[:, 20:] / 569  # the same ten properties in the same order
+    assert (correlation.diagonal() > 0.6).all()
+    assert correlation.argmax(0)[[1, 4, 6]].tolist() == [1, 4, 6]
 
 
 def test_sunspots_are_lagged_by_one_year():
