@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from regkit import datasets
-from regkit.datasets import breast_cancer, co2, diabetes, digits, mnist, study, sunspots
+from regkit.datasets import (
+    breast_cancer,
+    co2,
+    diabetes,
+    digits,
+    mnist,
+    study,
+    sunspots,
+    two_spirals,
+)
 
 
 def test_diabetes_is_standardized():
@@ -82,3 +91,14 @@ def test_study_reads_the_table_or_says_where_it_is(monkeypatch, capsys, tmp_path
     monkeypatch.setattr(datasets, "__file__", str(tmp_path / "regkit" / "datasets.py"))
     assert study("lecun_networks") is None
     assert "clone the repository" in capsys.readouterr().out
+
+
+def test_two_spirals_turn_three_times_and_face_each_other():
+    x, y = two_spirals()
+    torch.testing.assert_close(x[97:], -x[:97])
+    assert y.tolist() == [1] * 97 + [0] * 97
+    radius = x[:97].norm(dim=1)
+    torch.testing.assert_close(radius[[0, 96]], torch.tensor([6.5, 0.5]))
+    assert (radius.diff() < 0).all()
+    turns = torch.linalg.det(torch.stack([x[:96], x[1:97]], 1)) / (radius[1:] * radius[:-1])
+    torch.testing.assert_close(turns.asin().abs().sum(), torch.tensor(6 * torch.pi))
