@@ -1,4 +1,4 @@
-"""One training loop, and one way to repeat an experiment over seeds."""
+"""One training loop, one way to a local minimum, and one way to repeat an experiment over seeds."""
 
 import math
 import os
@@ -62,6 +62,59 @@ def train(
         if after_step is not None:
             after_step(step)
     return torch.stack(values) if values else torch.zeros(0)
+
+
+def minimize(
+    function: Callable[[Tensor], Tensor],
+    w: Tensor,
+    mask: Tensor | None = None,
+    steps: int = 500,
+    tolerance: float = 1e-7,
+) -> Tensor:
+    """Descend to a local minimum of a smooth function by L-BFGS.
+
+    Args:
+        function: from (W,) to a scalar, the same at every call.
+        w: where to start, of shape (W,).
+        mask: which weights may move, a boolean tensor of shape (W,); all if None.
+        steps: at most so many.
+        tolerance: it ends where no entry of the gradient is larger.
+
+    Returns:
+        The weights at the end, of shape (W,).
+
+    Raises:
+        ValueError: if the mask has another shape, or when the function is no longer finite.
+
+    Example:
+        >>> mask = torch.tensor([True, False])
+        >>> w = minimize(lambda w: ((w - 3) ** 2).sum(), torch.zeros(2), mask)
+        >>> w.round(decimals=4)
+        tensor([3., 0.])
+    """
+    if mask is None:
+        mask = torch.ones_like(w, dtype=torch.bool)
+    require(mask.shape == w.shape, f"mask must have shape {tuple(w.shape)}", tuple(mask.shape))
+    free = w[mask].detach().clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [free],
+        max_iter=steps,
+        max_eval=2 * steps,
+        tolerance_grad=tolerance,
+        tolerance_change=0.0,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+    )
+
+    def value() -> Tensor:
+        optimizer.zero_grad()
+        result = function(w.masked_scatter(mask, free))
+        require(math.isfinite(result.item()), "the function must stay finite", result.item())
+        result.backward()
+        return result
+
+    optimizer.step(value)
+    return w.masked_scatter(mask, free.detach())
 
 
 def replicate(

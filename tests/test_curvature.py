@@ -5,7 +5,14 @@ import reference
 import torch
 from torch import nn
 
-from regkit.curvature import hessian, hessian_diagonal, hvp, jacobian, ravel_parameters
+from regkit.curvature import (
+    hessian,
+    hessian_diagonal,
+    hvp,
+    jacobian,
+    layered_hessian_diagonal,
+    ravel_parameters,
+)
 
 
 @pytest.fixture
@@ -48,6 +55,43 @@ def test_hessian_and_its_diagonal_and_products(risk, generator):
 def test_jacobian_of_each_sample(network, generator):
     x = torch.randn(6, 3, generator=generator)
     torch.testing.assert_close(jacobian(network, x), reference.jacobian(network, x))
+
+
+def squared(outputs, targets):
+    return 0.5 * (outputs - targets).square().sum(1).mean()
+
+
+@pytest.mark.parametrize("loss", [squared, torch.nn.functional.cross_entropy])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Linear(3, 2)],
+        [nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)],
+        [nn.Tanh(), nn.Linear(3, 4, bias=False), nn.Softplus(), nn.Sigmoid(), nn.Linear(4, 2)],
+        [nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.Linear(5, 3), nn.GELU(), nn.Linear(3, 2)],
+    ],
+)
+def test_layered_diagonal_is_the_diagonal(layers, loss, generator):
+    torch.manual_seed(1)
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+    model, x = nn.Sequential(*layers).double(), torch.randn(7, 3, generator=generator)
+    y = torch.randn(7, 2, generator=generator) if loss is squared else torch.arange(7) % 2
+    w, predict = ravel_parameters(model)
+    wanted = hessian_diagonal(lambda w: loss(predict(w, x), y), w)
+    for chunk_size in (512, 3):
+        diagonal = layered_hessian_diagonal(model, x, y, loss, chunk_size)
+        torch.testing.assert_close(diagonal, wanted)
+    assert (wanted < 0).any() or len(layers) == 1  # not at a minimum: both signs are tested
+
+
+def test_layered_diagonal_rejects(network):
+    x, y = torch.ones(4, 3), torch.ones(4, 2)
+    with pytest.raises(ValueError, match="ends in a Linear layer"):
+        layered_hessian_diagonal(nn.Sequential(*network, nn.Tanh()), x, y, squared)
+    with pytest.raises(ValueError, match="as many samples, got"):
+        layered_hessian_diagonal(network, x, y[:3], squared)
 
 
 def test_bad_input():

@@ -1,5 +1,8 @@
 """The data are what their source says."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +13,8 @@ from regkit.datasets import (
     diabetes,
     digits,
     mnist,
+    mnist_1d,
+    monks,
     study,
     sunspots,
     two_spirals,
@@ -79,6 +84,41 @@ def test_co2_rises_and_has_a_season():
     means = torch.stack([ppm[(time > 1990) & (month == m)].mean() for m in range(12)])
     assert means.argmax() == 4  # most in May, before the northern summer
     assert means.argmin() in (8, 9)
+
+
+@pytest.mark.parametrize(("problem", "rows", "wrong"), [(1, 124, 0), (2, 169, 0), (3, 122, 6)])
+def test_monks_follow_their_rules(problem, rows, wrong):
+    x, y, test_x, test_y = monks(problem)
+    a = [block.argmax(1) + 1 for block in test_x.split([3, 3, 2, 3, 4, 2], dim=1)]
+    assert len(torch.stack(a, 1).unique(dim=0)) == 432  # every robot once
+    assert (test_x.sum(1) == 6).all()
+    for values, label in zip(torch.stack(a, 1).tolist(), test_y.tolist(), strict=True):
+        a1, a2, _, a4, a5, _ = values
+        rule = {
+            1: a1 == a2 or a5 == 1,
+            2: values.count(1) == 2,
+            3: (a5 == 3 and a4 == 1) or (a5 != 4 and a2 != 3),
+        }[problem]
+        assert label == rule
+    assert len(x) == rows
+    same = (x[:, None] == test_x).all(2)  # (N, 432)
+    assert (same.sum(1) == 1).all()
+    assert (same.sum(0) <= 1).all()  # no robot twice
+    assert (test_y[same.double().argmax(1)] != y).sum() == wrong
+    with pytest.raises(ValueError, match="problem must be 1, 2 or 3, got 0"):
+        monks(0)
+
+
+def test_mnist_1d_is_always_the_same_and_leaves_the_seeds_alone():
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    x, y, test_x, test_y = mnist_1d()
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert torch.equal(mnist_1d()[0], x)
+    assert set(y.tolist()) == set(test_y.tolist()) == set(range(10))
+    # A linear model learns something that holds on the test curves, and far from all of it.
+    targets = torch.nn.functional.one_hot(y, 10).double()
+    right = (test_x @ torch.linalg.lstsq(x, targets).solution).argmax(1) == test_y
+    assert 0.2 < right.double().mean() < 0.5
 
 
 def test_study_reads_the_table_or_says_where_it_is(monkeypatch, capsys, tmp_path):

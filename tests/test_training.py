@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from regkit.training import replicate, train
+from regkit.training import minimize, replicate, train
 
 
 def test_train_takes_gradient_steps_and_reports():
@@ -19,6 +19,26 @@ def test_train_takes_gradient_steps_and_reports():
     assert seen == [(0, 0.0), (1, 1.0), (2, 2.0)]
     assert values.tolist() == [16.0, 1.0, 1.0]
     assert values.dtype == torch.float64
+
+
+def test_minimize_finds_the_minimum_and_moves_only_what_may_move(generator):
+    A = torch.randn(5, 5, generator=generator)
+    H, b = A @ A.T + torch.eye(5), torch.randn(5, generator=generator)
+    start = torch.randn(5, generator=generator)
+
+    def quadratic(w):
+        return 0.5 * w @ H @ w - b @ w
+
+    torch.testing.assert_close(minimize(quadratic, start), torch.linalg.solve(H, b))
+    mask = torch.tensor([True, False, True, True, False])
+    w = minimize(quadratic, start, mask)
+    assert torch.equal(w[~mask], start[~mask])
+    torch.testing.assert_close((H @ w - b)[mask], torch.zeros(3), atol=1e-6, rtol=0)
+    assert minimize(quadratic, start, steps=1).sub(start).norm() > 0
+    with pytest.raises(ValueError, match=r"mask must have shape \(5,\), got \(4,\)"):
+        minimize(quadratic, start, mask[:4])
+    with pytest.raises(ValueError, match="must stay finite, got -?(inf|nan)"):
+        minimize(lambda w: w.log().sum(), torch.zeros(2))
 
 
 def test_train_stops_when_the_objective_is_not_finite():
