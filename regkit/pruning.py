@@ -289,7 +289,8 @@ def inverse_hessian(H: Tensor, damping: float = 0.0) -> Tensor:
         smallest = torch.linalg.eigvalsh(damped)[0].item()
         rule = "H + damping I must be positive definite; more damping helps"
         require(False, rule, f"a smallest eigenvalue of {smallest:.3g}")
-    return torch.cholesky_inverse(factor)
+    inverse = torch.cholesky_inverse(factor)
+    return (inverse + inverse.T) / 2  # symmetric to the last bit
 
 
 def recursive_inverse(jacobian: Tensor, damping: float) -> Tensor:
@@ -401,7 +402,7 @@ def downdate(inverse: Tensor, removed: int) -> Tensor:
     :math:`\mathbf{H}^{-1} - [\mathbf{H}^{-1}]_{:i} [\mathbf{H}^{-1}]_{i:} / [H^{-1}]_{ii}`
 
     Args:
-        inverse: of the Hessian, of shape (W, W).
+        inverse: of the Hessian, symmetric, of shape (W, W).
         removed: index i of the weight that was deleted.
 
     Returns:
@@ -416,7 +417,8 @@ def downdate(inverse: Tensor, removed: int) -> Tensor:
         tensor([[0.5000, 0.0000],
                 [0.0000, 0.0000]])
     """
-    require_symmetric("inverse", inverse)
+    square = inverse.ndim == 2 and inverse.shape[0] == inverse.shape[1]
+    require(square, "inverse must be a square matrix", tuple(inverse.shape))
     require(0 <= removed < len(inverse), f"removed must be from 0 to {len(inverse) - 1}", removed)
     require(inverse[removed, removed].item() > 0, "removed must name a weight still there", removed)
     column = inverse[:, removed]

@@ -275,6 +275,7 @@ def test_downdate_is_the_inverse_of_what_is_left(generator):
         (lambda: obs_step(torch.ones(3), torch.eye(3), [1, 1]), r"got \[1, 1\]"),
         (lambda: obs_step(torch.ones(3), torch.eye(3), []), r"got \[\]"),
         (lambda: downdate(torch.eye(3), -1), "from 0 to 2, got -1"),
+        (lambda: downdate(torch.ones(2, 3), 0), "square matrix"),
         (lambda: recursive_inverse(torch.ones(3, 3), 0.1), r"shape \(N, K, W\), got \(3, 3\)"),
         (lambda: recursive_inverse(torch.ones(3, 1, 3), 0.0), "damping must be positive"),
         (lambda: inverse_hessian(torch.eye(2), -0.1), "damping must be >= 0"),
