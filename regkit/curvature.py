@@ -71,6 +71,30 @@ def jacobian(model: nn.Module, x: Tensor) -> Tensor:
     return vmap(jacrev(lambda w, sample: predict(w, sample[None])[0]), (None, 0))(w, x)
 
 
+def restrict(function: Function, w: Tensor, mask: Tensor) -> Function:
+    """A function of all weights as a function of some of them, the others fixed.
+
+    Args:
+        function: from (W,) to a scalar.
+        w: where, of shape (W,).
+        mask: which weights are free, a boolean tensor of shape (W,).
+
+    Returns:
+        A function of the free weights, in the order of w; its value at ``w[mask]`` is that of the
+        whole at w.
+
+    Raises:
+        ValueError: if the mask has another shape.
+
+    Example:
+        >>> part = restrict(lambda w: (w**2).sum(), torch.ones(3), torch.tensor([True, False, True]))
+        >>> part(torch.tensor([2.0, 3.0]))
+        tensor(14.)
+    """
+    require(mask.shape == w.shape, f"mask must have shape {tuple(w.shape)}", tuple(mask.shape))
+    return lambda free: function(w.masked_scatter(mask, free))
+
+
 def hvp(function: Function, w: Tensor, v: Tensor) -> Tensor:
     r"""Product of the Hessian with a vector, :math:`\nabla^2 f(w)\,v`, without the Hessian.
 

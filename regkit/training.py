@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from regkit._check import require
+from regkit.curvature import restrict
 
 Result = TypeVar("Result")
 
@@ -94,7 +95,7 @@ def minimize(
     """
     if mask is None:
         mask = torch.ones_like(w, dtype=torch.bool)
-    require(mask.shape == w.shape, f"mask must have shape {tuple(w.shape)}", tuple(mask.shape))
+    part = restrict(function, w, mask)
     free = w[mask].detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [free],
@@ -108,7 +109,7 @@ def minimize(
 
     def value() -> Tensor:
         optimizer.zero_grad()
-        result = function(w.masked_scatter(mask, free))
+        result = part(free)
         require(math.isfinite(result.item()), "the function must stay finite", result.item())
         result.backward()
         return result

@@ -12,6 +12,7 @@ from regkit.curvature import (
     jacobian,
     layered_hessian_diagonal,
     ravel_parameters,
+    restrict,
 )
 
 
@@ -50,6 +51,16 @@ def test_hessian_and_its_diagonal_and_products(risk, generator):
     torch.testing.assert_close(hessian_diagonal(function, w), H.diagonal())
     v = torch.randn(len(w), generator=generator)
     torch.testing.assert_close(hvp(function, w, v), H @ v)
+
+
+def test_restrict_leaves_the_rest_alone(risk, generator):
+    function, w = risk
+    mask = torch.rand(len(w), generator=generator) < 0.4
+    part = restrict(function, w, mask)
+    torch.testing.assert_close(part(w[mask]), function(w))
+    torch.testing.assert_close(hessian(part, w[mask]), hessian(function, w)[mask][:, mask])
+    with pytest.raises(ValueError, match="mask must have shape"):
+        restrict(function, w, mask[1:])
 
 
 def test_jacobian_of_each_sample(network, generator):
