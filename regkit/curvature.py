@@ -87,12 +87,14 @@ def restrict(function: Function, w: Tensor, mask: Tensor) -> Function:
         ValueError: if the mask has another shape.
 
     Example:
-        >>> part = restrict(lambda w: (w**2).sum(), torch.ones(3), torch.tensor([True, False, True]))
+        >>> mask = torch.tensor([True, False, True])
+        >>> part = restrict(lambda w: (w**2).sum(), torch.ones(3), mask)
         >>> part(torch.tensor([2.0, 3.0]))
         tensor(14.)
     """
     require(mask.shape == w.shape, f"mask must have shape {tuple(w.shape)}", tuple(mask.shape))
-    return lambda free: function(w.masked_scatter(mask, free))
+    chosen = mask.nonzero()[:, 0]
+    return lambda free: function(w.scatter(0, chosen, free))
 
 
 def hvp(function: Function, w: Tensor, v: Tensor) -> Tensor:
