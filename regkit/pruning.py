@@ -406,7 +406,7 @@ def downdate(inverse: Tensor, removed: int) -> Tensor:
         removed: index i of the weight that was deleted.
 
     Returns:
-        Tensor of shape (W, W): row and column i are zero, the rest is the inverse of the rest.
+        Tensor of shape (W, W). Row and column i are zero, the rest is the inverse of the rest.
 
     Raises:
         ValueError: if the index does not fit, or the weight was removed before.
@@ -645,7 +645,7 @@ def _obs_rows(w: Tensor, full: Tensor, removals: int) -> Tensor:
     The down-dates u u^T of a row's inverse are not carried out but kept, since a step needs only
     its diagonal and one column.
     """
-    rows = torch.arange(len(w))
+    rows = torch.arange(len(w), device=w.device)
     U = w.new_zeros(len(w), removals, w.shape[1])  # (R, steps, D)
     diagonal = full.diagonal().repeat(len(w), 1)  # (R, D)
     gone = torch.zeros_like(w, dtype=torch.bool)

@@ -35,7 +35,7 @@ KINDS += [("redrawn", CONTROL), ("shuffled", CONTROL)]
 TOLERANCE = {
     f"{kind}_{kept(round)}_{what}": tolerance
     for kind, round in KINDS
-    for what, tolerance in (("stop", 1000), ("accuracy", 0.03), ("early", 0.1))
+    for what, tolerance in (("stop", 1000), ("accuracy", 0.07), ("early", 0.1))
 }
 
 
