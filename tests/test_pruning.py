@@ -158,9 +158,20 @@ def test_iterative_pruning_trains_prunes_and_goes_back(rewinding):
     torch.testing.assert_close(model[0].weight, factor * start["0.weight"] * rounds[-1]["0.weight"])
 
 
+def test_iterative_pruning_with_one_threshold():
+    model = network()
+    with torch.no_grad():
+        model[2].weight.mul_(100)
+    (masks,) = iterative_pruning(model, lambda model, masks: None, [0.5], scope="global")
+    assert masks["2.weight"].all()
+    assert masks["0.weight"].sum() == 25 - 15
+
+
 def test_shuffled_masks_keep_their_counts(generator):
     masks = magnitude_masks(network(), {"0.weight": 0.7, "2.weight": 0.4})
     shuffled = shuffled_masks(masks, generator)
+    again = shuffled_masks(masks, torch.Generator().manual_seed(0))
+    assert all(torch.equal(again[name], mask) for name, mask in shuffled.items())
     for name, mask in masks.items():
         assert shuffled[name].shape == mask.shape
         assert shuffled[name].sum() == mask.sum()
@@ -296,9 +307,15 @@ def quadratic(generator):
     return (lambda w: 0.5 * (w - best) @ H @ (w - best)), best, H
 
 
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("method", ["obs", "obd", "magnitude"])
-def test_one_by_one_on_a_quadratic(method, quadratic):
-    risk, w, H = quadratic
+def test_one_by_one_on_a_quadratic(method, sign, quadratic):
+    _, w, H = quadratic
+    w = sign * w
+
+    def risk(v):
+        return 0.5 * (v - w) @ H @ (v - w)
+
     result = prune_one_by_one(risk, w, method, lambda w: H, deletions=1)
     (deletion,) = result.deletions
     costs = [least_cost(H, w, [i])[1].item() for i in range(6)]
@@ -326,6 +343,9 @@ def test_one_by_one_goes_on_to_the_end(quadratic):
     assert result.reason == "no weight is left"
     assert sorted(deletion.index for deletion in result.deletions) == list(range(6))
     assert (result.w == 0).all()
+    increases = torch.tensor([deletion.increase for deletion in result.deletions])
+    risks = torch.tensor([deletion.risk for deletion in result.deletions])
+    torch.testing.assert_close(increases.cumsum(0), risks)
     # On a quadratic, steps of OBS one after another stay at the minimum of what is left.
     assert result.deletions[3].gradient == pytest.approx(0, abs=1e-10)
 
@@ -394,19 +414,22 @@ def test_one_by_one_rejects(quadratic):
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 32])
 def test_layer_is_obs_row_by_row(rows_at_once, generator):
-    W, x = torch.randn(5, 9, generator=generator), torch.randn(40, 9, generator=generator)
+    W, x = torch.randn(15, 9, generator=generator), torch.randn(40, 9, generator=generator)
+    x = x @ torch.randn(9, 9, generator=generator)
     x[:, 3] = 0.0  # an input that is never on
-    pruned = obs_layer(W, x, amount=0.5, damping=0.02, rows_at_once=rows_at_once)
+    given = W.clone()
+    pruned = obs_layer(W, x, amount=0.7, damping=0.02, rows_at_once=rows_at_once)
+    assert torch.equal(W, given)
     H = x.T @ x / 40
     start = torch.linalg.inv(H + 0.02 * H.diagonal().mean() * torch.eye(9))
     for row, wanted in zip(W, pruned, strict=True):
         w, inverse = row.clone(), start
-        for _ in range(4):
+        for _ in range(6):
             i = int(obs_saliency(w, inverse).argmin())
             w = w + obs_step(w, inverse, i)
             inverse = downdate((inverse + inverse.T) / 2, i)
         torch.testing.assert_close(w, wanted, rtol=1e-9, atol=1e-9)
-        assert (wanted != 0).sum() == 5
+        assert (wanted != 0).sum() == 3
         assert wanted[3] == 0.0
 
 
