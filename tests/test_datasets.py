@@ -15,8 +15,10 @@ from regkit.datasets import (
     mnist,
     mnist_1d,
     monks,
+    noisy_sides,
     study,
     sunspots,
+    table,
     two_spirals,
 )
 
@@ -107,6 +109,58 @@ def test_monks_follow_their_rules(problem, rows, wrong):
     assert (test_y[same.double().argmax(1)] != y).sum() == wrong
     with pytest.raises(ValueError, match="problem must be 1, 2 or 3, got 0"):
         monks(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "columns"),
+    [
+        ("australian", [383, 307], 14),
+        ("bupa", [145, 200], 6),
+        ("heart", [150, 120], 13),
+        ("ionosphere", [126, 225], 33),
+        ("mammographic", [427, 403], 5),
+        ("pima", [500, 268], 8),
+        ("sonar", [111, 97], 60),
+        ("vehicle", [218, 212, 217, 199], 18),
+        ("vowel", [90] * 11, 13),
+        ("wdbc", [357, 212], 30),
+        ("wine", [59, 71, 48], 13),
+        ("wisconsin", [444, 239], 9),
+    ],
+)
+def test_tables_have_the_sizes_of_their_source(name, classes, columns):
+    x, y = table(name)
+    assert y.bincount().tolist() == classes
+    assert x.shape == (sum(classes), columns)
+    assert x.amin(0).tolist() == [0.0] * columns
+    assert x.amax(0).tolist() == [1.0] * columns
+
+
+def test_tables_are_the_data_that_others_have():
+    from sklearn.datasets import load_breast_cancer, load_wine
+
+    # Rows may be in another order: compare sorted columns. KEEL rounds those of wdbc.
+    for name, source, rounding in (("wdbc", load_breast_cancer, 0.03), ("wine", load_wine, 1e-6)):
+        theirs = torch.from_numpy(source().data).sort(0).values
+        theirs = (theirs - theirs[0]) / (theirs[-1] - theirs[0])
+        ours = table(name)[0].sort(0).values
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=rounding)
+    with pytest.raises(ValueError, match="name must be one of .*'wisconsin'.*, got 'iris'"):
+        table("iris")
+
+
+def test_noisy_sides_has_the_noise_it_says(generator):
+    x, y = noisy_sides(200_000, generator)
+    assert x.shape == (200_000, 2)
+    assert set(y.tolist()) == {0.0, 1.0}
+    wrong = ((x[:, 0] > 0) != (y > 0.5)).double().mean()
+    assert abs(wrong - 0.0927) < 0.003
+    far = x[:, 0].abs() > 0.8  # there only flipped labels are wrong
+    assert abs(((x[far, 0] > 0) != (y[far] > 0.5)).double().mean() - 0.05) < 0.003
+    torch.testing.assert_close(x.var(0), torch.full((2,), 0.9733 + 0.15**2), rtol=0.02, atol=0)
+    assert x.abs().max() < 4  # the true ones end at 3, and have the variance 0.9733
+    with pytest.raises(ValueError, match="N must be positive, got 0"):
+        noisy_sides(0)
 
 
 def test_mnist_1d_is_always_the_same_and_leaves_the_seeds_alone():
