@@ -51,7 +51,7 @@ def rows(weights: int) -> list[dict[str, object]]:
     if weights < 50_000:
         ways |= {"products": lambda: penalty_gradient(model, x), "naive": naive, "loop": loop}
         for way in (naive, loop):
-            torch.testing.assert_close(way(), factored(), rtol=1e-3, atol=1e-2)
+            assert (way() - factored()).norm() < 1e-2 * factored().norm()  # float32, near zeros
     result = []
     for name, job in ways.items():
         runs = 30 if name in ("loss", "factored") else 3

@@ -28,13 +28,21 @@ TARGET = 0.045  # half the squared error that the adaptive strength is content w
 TIMES = (100, 300, 1000, 2000)
 METHODS = ("plain", "stopped", "decay", "flat", "adaptive")
 SETTINGS = [{"seed": seed} for seed in range(20)]
+# Paths under the flatness penalty are chaotic: a last bit changes where they end. Others are not.
 TOLERANCE = (
-    {f"{method}_{time}": 2.0 for method in ("plain", "decay", "flat", "adaptive") for time in TIMES}
-    | {"stopped": 2.0}
-    | {f"{method}_units": 12 for method in METHODS}
-    | {f"{method}_useless": 0.5 for method in METHODS}
-    | {f"{method}_trace": 1.0 for method in METHODS}
-    | {f"{method}_strength": 0.05 for method in ("decay", "flat", "adaptive")}
+    {f"{method}_{time}": 0.1 for method in ("plain", "decay") for time in TIMES}
+    | {f"{method}_{time}": 2.0 for method in ("flat", "adaptive") for time in TIMES}
+    | {"stopped": 0.1}
+    | {
+        f"{method}_{what}": steady if method in ("plain", "stopped", "decay") else chaotic
+        for method in METHODS
+        for what, steady, chaotic in (
+            ("units", 1, 20),
+            ("useless", 0.05, 1.5),
+            ("trace", 0.01, 1.0),
+        )
+    }
+    | {"decay_strength": 0.0, "flat_strength": 0.003, "adaptive_strength": 0.1}
 )
 
 

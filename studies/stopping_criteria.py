@@ -32,7 +32,7 @@ SETTINGS = [
 ]
 GL, PQ, UP = (1, 2, 3, 5), (0.5, 0.75, 1, 2, 3), (2, 3, 4, 6, 8)
 NAMES = [f"GL{a}" for a in GL] + [f"PQ{a}" for a in PQ] + [f"UP{s}" for s in UP]
-TOLERANCE = {f"{name}_epoch": 3000 for name in NAMES} | {f"{name}_error": 0.1 for name in NAMES}
+TOLERANCE = {f"{name}_epoch": 300 for name in NAMES} | {f"{name}_error": 0.02 for name in NAMES}
 
 
 def run(table: str, hidden: int, split: int) -> dict[str, float]:
