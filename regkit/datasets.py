@@ -274,8 +274,8 @@ def table(name: str) -> tuple[Tensor, Tensor]:
             "vehicle", "vowel", "wdbc", "wine" or "wisconsin".
 
     Returns:
-        Inputs of shape (N, D), float64, each column scaled to [0, 1]; columns that hold one value
-        only are dropped. Labels of shape (N,), integers from 0. Rows with gaps are left out.
+        Inputs of shape (N, D), float64, each column scaled to [0, 1]. Labels of shape (N,),
+        integers from 0. Rows with gaps are left out.
 
     Raises:
         ValueError: if there is no such table.
@@ -294,8 +294,7 @@ def table(name: str) -> tuple[Tensor, Tensor]:
         values = torch.from_numpy(tables[name]).double()  # (N, D + 1), the class last
     x, y = values[:, :-1], values[:, -1].long()
     low, high = x.amin(0), x.amax(0)
-    varies = high > low
-    return ((x - low) / (high - low))[:, varies], y
+    return (x - low) / (high - low), y
 
 
 def mnist_1d() -> tuple[Tensor, Tensor, Tensor, Tensor]:

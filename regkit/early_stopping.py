@@ -248,8 +248,6 @@ def filter_factors(h: Tensor, lr: float, steps: int) -> Tensor:
         tensor([0.8750, 0.1426, 0.0000])
     """
     _require_descent(h, lr, steps)
-    if steps == 0:
-        return torch.zeros_like(h)
     x = lr * h
     small = -torch.expm1(steps * torch.log1p(-x.clamp(max=0.5)))  # exact for tiny eigenvalues
     return torch.where(x < 0.5, small, 1 - (1 - x) ** steps)

@@ -183,8 +183,8 @@ def layered_penalty(
         Tensor of shape (N,), in nats.
 
     Raises:
-        ValueError: if the model is not of that form, tolerance is not positive, or floor is
-            negative.
+        ValueError: if the model does not begin with a linear layer, x has another shape,
+            tolerance is not positive, or floor is negative.
 
     Reference:
         Hochreiter & Schmidhuber (1997), Flat minima, equation 1; the factors are ours.
@@ -197,6 +197,7 @@ def layered_penalty(
     require_weights("x", x)
     require_positive("tolerance", tolerance)
     require_nonnegative("floor", floor)
+    require(x.ndim == 2, "x must have shape (N, D)", tuple(x.shape))
     layers = _layers_with_slopes(model, x)
     K = layers[-1][0].out_features
     e = torch.eye(K).to(x)[None]  # (1 or N, K, units), from the output down

@@ -140,6 +140,12 @@ def test_dead_units_count_neither_here_nor_there(generator):
     )
 
 
+def test_where_nothing_counts_the_penalty_is_zero():
+    model, x = nn.Sequential(nn.Linear(2, 3, bias=False)), torch.zeros(4, 2)
+    assert layered_penalty(model, x, 0.01).tolist() == [0.0] * 4
+    assert flatness_penalty(jacobian(model, x), 0.01).tolist() == [0.0] * 4
+
+
 def test_floor_is_added_to_each_factor(generator):
     model, x = make(NETWORKS["one output"], generator)
     s = model[0](x)
@@ -189,6 +195,10 @@ def test_penalty_of_many_networks_at_once(generator):
         (
             lambda: layered_penalty(nn.Sequential(nn.Tanh()), torch.ones(1, 2), 0.1),
             "must begin with an nn.Linear layer, got Tanh",
+        ),
+        (
+            lambda: layered_penalty(nn.Sequential(nn.Linear(2, 1)), torch.ones(2), 0.1),
+            "x must have shape \\(N, D\\), got \\(2,\\)",
         ),
         (
             lambda: layered_penalty(nn.Sequential(), torch.ones(1, 2), 0.1),
