@@ -16,7 +16,7 @@ from regkit.sgd import batches
 LEVEL, EPOCHS, LIMIT = 0.01, 20, 30_000
 SETTINGS = [
     {"lr": lr, "batch": batch, "seed": seed}
-    for lr, batch in ((0.5, 10), (0.1, 2), (0.5, 500), (0.1, 100))
+    for lr, batch in ((0.5, 10), (0.1, 2), (0.1, 10), (0.5, 500), (0.1, 100))
     for seed in range(20)
 ]
 TOLERANCE = {
