@@ -222,6 +222,10 @@ def test_divergence_is_refused(generator):
     x, y = regression(20, 2, generator)
     with pytest.raises(ValueError, match="second moment must not grow"):
         least_squares_covariance(x, y, 1.0, 1)  # the mean would converge
+    grows = torch.ones(2, 1) * torch.tensor([[1.0], [3.0]])  # h = 5, mean square of h_n is 41
+    with pytest.raises(ValueError, match=r"factor < 1, got 1\.\d"):
+        least_squares_covariance(grows, torch.zeros(2), 0.26, 1)  # 1 - 2.6 + 0.0676 * 41 = 1.17
+    assert least_squares_covariance(grows, torch.zeros(2), 0.24, 1) == 0  # 0.96
     with pytest.raises(ValueError, match="H must be positive definite"):
         least_squares_covariance(x[:1], y[:1], 0.1, 1)
 
@@ -298,6 +302,19 @@ def test_velocity_of_a_noise_that_depends_on_the_place():
     w = torch.tensor([0.7])
     velocity = current_velocity(lambda w: (w**2).sum() / 2, diffusion, log_density, 3.0, w)
     torch.testing.assert_close(velocity, torch.zeros(1), rtol=0, atol=1e-14)
+
+
+def test_velocity_of_a_noise_along_circles(generator):
+    """Its divergence, by hand: D = (1 - bc) I + b² c u u', u = (-w2, w1): div D = -b² c w."""
+    beta, c = 3.0, 0.2
+
+    def diffusion(w):
+        u = torch.stack([-w[1], w[0]])
+        return (1 - beta * c) * torch.eye(2) + beta**2 * c * torch.outer(u, u)
+
+    w = torch.randn(2, generator=generator)
+    velocity = current_velocity(lambda w: w[0] * 0, diffusion, lambda w: w[0] * 0, beta, w)
+    torch.testing.assert_close(velocity, beta * c * w)
 
 
 @pytest.mark.parametrize(
