@@ -1,9 +1,9 @@
 """What the book needs from Sphinx beyond its settings.
 
 - every cell that verifies a claim can be linked to: ``[](#claim-8.1-c5)``;
-- the directives ``claims-counts`` and ``claims-ledger`` (the ledger page), ``reading-notes``,
-  ``method-map`` (the picture of the start page), and ``run-times``, ``chapter-goals`` and
-  ``not-for-exam`` (the page for teachers);
+- directives that make Markdown from the ledger, the chapters and their stored outputs:
+  ``claims-counts`` and ``claims-ledger``; ``notes-table`` and ``reading-notes``; ``run-times``,
+  ``chapter-goals`` and ``not-for-exam``; and ``method-map``, the picture of the start page;
 - "edit this page" leads to the text of a chapter, not to its notebook;
 - scripts that no page uses are not loaded.
 """
@@ -203,46 +203,51 @@ def note_group(claim: Claim) -> str | None:
     return "errata" if claim.status == "erratum" else claim.condition
 
 
+def noted(group: str, section: str) -> list[Claim]:
+    """The claims of a section that stand in a part of the reading notes."""
+    return [
+        claim
+        for claim in claims().values()
+        if claim.section == section and note_group(claim) == group
+    ]
+
+
+class NotesTable(ClaimsPart):
+    """How many reading notes there are; each number leads to them."""
+
+    def run(self) -> list[nodes.Node]:
+        titles = " | ".join(f"[{title}](#notes-{group})" for group, (title, _) in NOTES.items())
+        lines = [f"| section | {titles} |", "|:--|" + "--:|" * len(NOTES)]
+        for section, title in SECTIONS.items():
+            counts = [(group, len(noted(group, section))) for group in NOTES]
+            if any(count for _, count in counts):
+                row = [f"[{n}](#notes-{group}-{section})" if n else "" for group, n in counts]
+                lines.append(f"| {section_name(section, title)} | {' | '.join(row)} |")
+        sums = [sum(note_group(claim) == group for claim in claims().values()) for group in NOTES]
+        return self.parse([*lines, f"| **all** | {' | '.join(f'**{n}**' for n in sums)} |"])
+
+
 class ReadingNotes(ClaimsPart):
     """What is not right as the slide has it, or was not found, by kind and section."""
 
     def run(self) -> list[nodes.Node]:
-        lines = self.table()
+        lines: list[str] = []
         for group, (title, meaning) in NOTES.items():
             lines += ["", f"(notes-{group})=", f"## {title}", "", meaning, ""]
             for section in SECTIONS:
                 lines += self.section(group, section)
         return self.parse(lines)
 
-    def noted(self, group: str, section: str) -> list[Claim]:
-        return [
-            claim
-            for claim in claims().values()
-            if claim.section == section and note_group(claim) == group
-        ]
-
-    def table(self) -> list[str]:
-        """How many notes there are; each number leads to them."""
-        titles = " | ".join(f"[{title}](#notes-{group})" for group, (title, _) in NOTES.items())
-        lines = [f"| section | {titles} |", "|:--|" + "--:|" * len(NOTES)]
-        for section, title in SECTIONS.items():
-            counts = [(group, len(self.noted(group, section))) for group in NOTES]
-            if any(count for _, count in counts):
-                row = [f"[{n}](#notes-{group}-{section})" if n else "" for group, n in counts]
-                lines.append(f"| {section_name(section, title)} | {' | '.join(row)} |")
-        sums = [sum(note_group(claim) == group for claim in claims().values()) for group in NOTES]
-        return [*lines, f"| **all** | {' | '.join(f'**{n}**' for n in sums)} |", ""]
-
     def section(self, group: str, section: str) -> list[str]:
-        noted = self.noted(group, section)
-        if not noted:
+        notes = noted(group, section)
+        if not notes:
             return []
         head = [
             "",
             f"(notes-{group}-{section})=",
             f"### {section_name(section, SECTIONS[section])}",
         ]
-        return [*head, "", *(line for claim in noted for line in self.entry(claim))]
+        return [*head, "", *(line for claim in notes for line in self.entry(claim))]
 
     def entry(self, claim: Claim) -> list[str]:
         origin = {"paper": "from a paper"}.get(claim.kind, "ours") if "-p" in claim.id else ""
@@ -250,9 +255,9 @@ class ReadingNotes(ClaimsPart):
         badges += [] if claim.exam else ["[not for the exam]{.badge .no-exam}"]
         body = [f"**{claim.id}** {' '.join(badges)}"]
         body += [f"[{claim.slide}]{{.slide}}"] if claim.slide else []
-        body += [claim.reason] if claim.reason else []
-        body += [claim.statement]
-        body += [f"**Here:** {claim.found}"] if claim.found else []
+        body += [f"*Why not so:* {claim.reason}"] if claim.reason else []
+        body += [f"*What holds:* {claim.statement}" if claim.reason else claim.statement]
+        body += [f"*What we saw:* {claim.found}"] if claim.found else []
         lines = [f"(note-{claim.id})=", "::::{div} ledger-entry note"]
         lines += [line for part in body for line in (part, "")]
         return [*lines, *self.checks(claim), "::::", ""]
@@ -264,6 +269,7 @@ class ReadingNotes(ClaimsPart):
         shown = [f"- {mark} {counter_check(rule)}." for mark, rule in checks]
         count = f"{len(checks)} checks" if len(checks) > 1 else "1 check"
         link = f"[To the code](#claim-{claim.id})"
+        shown = [":open:", "", *shown] if claim.reason or claim.found else shown
         return [f":::{{dropdown}} Evidence: {count}", *shown, "", link, ":::"]
 
 
@@ -433,6 +439,7 @@ def slim_pages(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("claims-counts", ClaimsCounts)
     app.add_directive("claims-ledger", ClaimsLedger)
+    app.add_directive("notes-table", NotesTable)
     app.add_directive("reading-notes", ReadingNotes)
     app.add_directive("run-times", RunTimes)
     app.add_directive("chapter-goals", ChapterGoals)
