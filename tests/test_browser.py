@@ -283,7 +283,7 @@ def test_ledger_leads_to_the_reading_note(visit, html):
 
 def test_cards_of_the_start_page_lead_to_the_ways(visit, html):
     page = visit(f"{html.as_uri()}/book/index.html").page
-    page.locator(".sd-card", has_text="two weeks").locator("a").first.click()
+    page.locator(".sd-card", has_text="two weeks").click()
     assert page.url.endswith("paths.html#path-unit")
 
 
