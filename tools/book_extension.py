@@ -190,8 +190,8 @@ NOTES = {
     ),
     "not-reproduced": (
         "What did not reproduce",
-        "Results that our data, at our size, do not bear out. This does not refute them: the "
-        "papers' experiments were larger, or differ in ways that we could not look up.",
+        "Results that our data, at our size, do not bear out. This refutes no paper: the "
+        "experiments there were larger, or differ in ways that we could not look up.",
     ),
 }
 
