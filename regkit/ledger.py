@@ -51,6 +51,11 @@ class Claim:
         verify: how code settles it.
         outcome: "holds"; "not reproduced", our data do not bear it out; or "open", no chapter yet.
         exam: False where the lecture marks the slide as not relevant for the exam.
+        condition: what a statement that is not "ok" lacks: a "hypothesis"; clear "notation"; or,
+            "empirical", the data and sizes for which a trend is one.
+        slide: for such a statement of the lecture, what the slide says, in our words.
+        reason: for an erratum, why the slide cannot be right as written.
+        found: for what was not reproduced, what we saw instead.
     """
 
     id: str
@@ -61,6 +66,10 @@ class Claim:
     verify: str
     outcome: Literal["holds", "not reproduced", "open"]
     exam: bool = True
+    condition: Literal["hypothesis", "notation", "empirical"] | None = None
+    slide: str = ""
+    reason: str = ""
+    found: str = ""
 
 
 class ClaimFailed(AssertionError):

@@ -5,6 +5,7 @@ import re
 import subprocess
 import tomllib
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -12,10 +13,17 @@ import nbformat
 import notebooks
 import pytest
 import yaml
+from book_extension import (
+    NOTES,
+    SECTIONS,
+    noted,
+    reading_minutes,
+    stored_checks,
+)
 from packaging.requirements import Requirement
 
 from conftest import ROOT
-from regkit.ledger import claims
+from regkit.ledger import Claim, claims
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 by_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
@@ -246,6 +254,82 @@ def test_ledger_lists_every_claim_and_links_to_every_check(html, pages):
         assert f"<strong>{claim.id}</strong>" in text, claim.id
         linked = any(link.endswith(f"#claim-{claim.id}") for link in links)
         assert linked == (claim.outcome != "open"), claim.id
+
+
+def note_group(claim: Claim) -> str | None:
+    """Where a claim belongs in the reading notes."""
+    if claim.outcome == "not reproduced":
+        return "not-reproduced"
+    return {"ok": None, "erratum": "errata", "needs-condition": claim.condition}[claim.status]
+
+
+def test_reading_notes_list_what_is_not_as_stated_once_and_in_its_place(html, pages):
+    path = html / "book" / "reading_notes.html"
+    text = path.read_text()
+    places = [text.index(f"<h2>{title}<") for title, _ in NOTES.values()] + [len(text)]
+    assert places == sorted(places)
+    checks = [check for chapter in CHAPTERS for check in stored_checks(chapter.stem)]
+    parts = dict(zip(NOTES, pairwise(places), strict=True))
+    for claim in claims().values():
+        group, name = note_group(claim), f"<p><strong>{claim.id}</strong>"
+        assert text.count(name) == (group is not None), claim.id
+        if group is None:
+            continue
+        begin, end = parts[group]
+        assert begin < text.index(name) < end, f"{claim.id} is not in {group}"
+        if claim.outcome == "open":  # goes when the last section has its chapter
+            continue
+        note = text[text.index(name) :].split("</details>")[0]
+        different = {(mark, rule) for mark, id, rule in checks if id == claim.id}
+        assert note.count("<li>") == len(different) > 0, claim.id
+        assert ("✗" in note) == (group == "not-reproduced"), claim.id
+        assert f'#claim-{claim.id}"' in note, claim.id
+        assert f"note-{claim.id.replace('.', '-')}" in pages[path].ids
+
+
+def table(text: str, after: str) -> list[list[str]]:
+    """The rows of the first table after a text of a page, without tags."""
+    rows = text[text.index(after) :].split("<table")[1].split("</table>")[0].split("<tr")[1:]
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+    return [[re.sub("<.*?>", "", cell).strip() for cell in row] for row in cells]
+
+
+def test_table_of_the_reading_notes_counts_them(html):
+    rows = table((html / "book" / "reading_notes.html").read_text(), "Reading notes")
+    names = [f"{s} {t}" if s[0].isdigit() else t for s, t in SECTIONS.items()]
+    for row in rows[1:-1]:
+        section = list(SECTIONS)[names.index(row[0])]
+        assert [int(n or 0) for n in row[1:]] == [len(noted(group, section)) for group in NOTES]
+    sums = [sum(int(n or 0) for n in column) for column in list(zip(*rows[1:-1], strict=True))[1:]]
+    assert [int(n) for n in rows[-1][1:]] == sums
+    assert sum(sums) == sum(note_group(claim) is not None for claim in claims().values())
+
+
+def test_table_of_run_times_is_the_measured_one(html):
+    text = (html / "book" / "teaching.html").read_text()
+    rows = table(text, "What a chapter takes")[1:]
+    measured = csv.DictReader((ROOT / "benchmarks" / "chapters.csv").read_text().splitlines())
+    for row, wanted in zip(rows[:-1], measured, strict=True):
+        chapter = wanted["chapter"]
+        source = (notebooks.SOURCE / f"{chapter}.md").read_text()
+        assert f"# {row[0]}\n" in source
+        assert row[1:3] == [wanted["cpu_seconds"], wanted["peak_mb"]]
+        assert int(row[3]) == reading_minutes(chapter) > 0
+        assert int(row[4]) == len({claim for _, claim, _ in stored_checks(chapter)})
+        assert int(row[5]) == source.count("```{exercise}")
+    for column in (1, 3, 4, 5):
+        assert int(rows[-1][column]) == sum(int(row[column]) for row in rows[:-1])
+
+
+def test_goals_of_all_chapters_are_on_the_page_for_teachers(html):
+    text = (html / "book" / "teaching.html").read_text()
+    boxes = [box.split("</details>")[0] for box in text.split("<details")[1:]]
+    sources = {path.stem: path.read_text() for path in sorted(notebooks.SOURCE.glob("*.md"))}
+    with_goals = {name: text for name, text in sources.items() if ":class: goals" in text}
+    for box, (name, source) in zip(boxes, with_goals.items(), strict=True):
+        goals = source.split(":class: goals")[1].split("**You need**")[0].count("\n- ")
+        assert f'href="{name}.html"' in box
+        assert box.count("<li>") == goals
 
 
 @by_chapter

@@ -12,7 +12,10 @@ from conftest import ROOT
 
 CHAPTER = "book/08_01_weight_decay.html"
 CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
-PAGES = ["index", *CHAPTERS, "ledger", "notation", "api", "references"]
+PAGES = [
+    *("index", *CHAPTERS, "paths", "teaching"),
+    *("reading_notes", "ledger", "notation", "api", "references"),
+]
 MEGABYTES = 2.5  # what a reader's first chapter may load
 by_chapter = pytest.mark.parametrize("name", CHAPTERS)
 
@@ -249,6 +252,39 @@ def test_ledger_leads_to_the_verifying_cell(visit, html):
     assert page.locator("[id='claim-8.1-c5']").evaluate(
         "e => Math.abs(e.getBoundingClientRect().top) < 300"
     )
+
+
+def test_reading_notes_open_their_evidence_and_lead_to_the_cell(visit, html):
+    page = visit(f"{html.as_uri()}/book/reading_notes.html").page
+    page.locator("table a[href='#notes-notation-8-3']").click()
+    note = page.locator(".note", has_text="8.3-c5")
+    assert note.evaluate("e => e.getBoundingClientRect().top < innerHeight")
+    assert not note.locator("li").first.is_visible()
+    note.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert note.locator("li").first.is_visible()
+    note.get_by_role("link", name="To the code").click()
+    assert page.url.endswith("08_03_weight_sharing.html#claim-8.3-c5")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_reading_notes_have_contrast(scheme, visit, html):
+    page = visit(f"{html.as_uri()}/book/reading_notes.html", scheme=scheme).page
+    for selector in (".note .slide", ".note summary", ".note li", ".note strong", "main td a"):
+        assert contrast(page, selector) >= 4.5, selector
+
+
+def test_ledger_leads_to_the_reading_note(visit, html):
+    page = visit(f"{html.as_uri()}/book/ledger.html").page
+    entry = page.locator(".ledger-entry", has_text="8.6-c11")
+    entry.get_by_role("link", name="Reading note").click()
+    assert page.url.endswith("reading_notes.html#note-8-6-c11")
+
+
+def test_cards_of_the_start_page_lead_to_the_ways(visit, html):
+    page = visit(f"{html.as_uri()}/book/index.html").page
+    page.locator(".sd-card", has_text="two weeks").click()
+    assert page.url.endswith("paths.html#path-unit")
 
 
 def test_map_of_the_start_page_leads_to_the_chapter(visit, html):

@@ -7,7 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from book_extension import VERIFY, chapters
+from book_extension import VERIFY, chapters, stored_checks
 
 from conftest import ROOT
 from regkit import ledger
@@ -55,12 +55,32 @@ def test_no_id_was_dropped():
 
 
 def test_mathematics_stands_between_dollars():
-    for claim in claims().values():
-        parts = claim.statement.split("$")
-        assert len(parts) % 2 == 1, claim.id
-        assert not re.search(r"[\\^_*<>\[]", re.sub("`.*?`", "", "".join(parts[::2]))), claim.id
+    texts = {
+        (claim.id, field): getattr(claim, field)
+        for claim in claims().values()
+        for field in ("statement", "slide", "reason", "found")
+    }
+    for name, text in texts.items():
+        parts = text.split("$")
+        assert len(parts) % 2 == 1, name
+        assert not re.search(r"[\\^_*<>\[]", re.sub("`.*?`", "", "".join(parts[::2]))), name
         for formula in parts[1::2]:
-            assert formula.count("{") == formula.count("}"), claim.id
+            assert formula.count("{") == formula.count("}"), name
+
+
+def test_what_is_not_as_stated_says_what_it_needs():
+    """What the reading notes are made of is there, and nowhere else."""
+    for claim in claims().values():
+        noted, of_the_lecture = claim.status != "ok", "-c" in claim.id
+        assert claim.condition in ({"hypothesis", "notation", "empirical"} if noted else {None}), (
+            claim.id
+        )
+        assert bool(claim.slide) == (noted and of_the_lecture), claim.id
+        assert bool(claim.reason) == (claim.status == "erratum"), claim.id
+        assert bool(claim.found) == (claim.outcome == "not reproduced"), claim.id
+        for text in filter(None, (claim.slide, claim.reason, claim.found)):
+            assert text.endswith("."), claim.id
+        assert not re.search('["“”„«»]', claim.slide), f"{claim.id}: no quotations"
 
 
 def test_sections_without_chapter_are_the_named_ones():
@@ -88,6 +108,13 @@ def test_every_claim_of_a_chapter_is_verified_in_it():
         assert recorded <= verified, f"{section} does not verify {recorded - verified}"
         assert verified <= set(claims()), f"{section} names unknown {verified - set(claims())}"
         assert all(claims()[id].outcome != "open" for id in verified)
+
+
+def test_evidence_of_the_pages_is_what_the_notebooks_store():
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        checks = stored_checks(path.stem)
+        assert [claim for _, claim, _ in checks] == shown_checks(path)
+        assert all(rule for _, _, rule in checks)
 
 
 def test_claims_without_chapter_are_open():
