@@ -352,10 +352,12 @@ def test_the_end_marks_answers_and_opens_explanations(address, make_page):
     assert marks == ["← your answer"] + ["not answered"] * 14
     assert boxes.first.locator("details").first.locator(".exam-mark").is_visible()
     assert boxes.locator("> p:last-child a:visible").count() >= 15  # where it is derived
-    before = boxes.first.locator("details.right > summary").evaluate(
-        "e => getComputedStyle(e, '::before').content"
-    )
-    assert "✓" in before
+    for kind, mark in (("right", "✓"), ("wrong", "✗")):  # not by color alone
+        text = boxes.first.locator(f"details.{kind} .sd-summary-text").first
+        before = text.evaluate(
+            "e => [getComputedStyle(e, '::before')].map(s => s.content + s.position)[0]"
+        )
+        assert before == f'"{mark} "static'
 
 
 def test_back_restores_the_page(address, make_page):
@@ -484,6 +486,9 @@ def test_a_set_is_readable_and_fits(scheme, width, address, make_page):
     bar = page.locator(".exam-controls").bounding_box()
     assert 0 <= bar["y"] <= 60  # the clock stays in sight
     assert bar["height"] <= 110
+    in_front = """e => { const box = e.getBoundingClientRect();
+        return e.contains(document.elementFromPoint(box.x + box.width / 2, box.y + 8)); }"""
+    assert page.locator(".exam-controls").evaluate(in_front)
     focus = "e => { e.focus({focusVisible: true}); return getComputedStyle(e).outlineStyle; }"
     assert page.get_by_role("radio").nth(1).evaluate(focus) == "solid"
     assert page.get_by_role("button", name="Finish").evaluate(focus) == "solid"
