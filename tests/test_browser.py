@@ -18,6 +18,9 @@ PAGES = [
 ]
 MEGABYTES = 2.5  # what a reader's first chapter may load
 by_chapter = pytest.mark.parametrize("name", CHAPTERS)
+by_framed_chapter = pytest.mark.parametrize(
+    "name", [name for name in CHAPTERS if name.startswith("08_")]
+)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -111,7 +114,7 @@ def test_page_does_not_scroll_sideways(name, scheme, width, visit, html):
     assert over == []
 
 
-@by_chapter
+@by_framed_chapter
 def test_figures_keep_their_shape_on_a_phone(name, visit, html):
     page = visit(f"{html.as_uri()}/book/{name}.html", width=390).page
     shapes = page.evaluate("""() => [...document.querySelectorAll("figure img, .explore img")]
@@ -120,7 +123,7 @@ def test_figures_keep_their_shape_on_a_phone(name, visit, html):
     assert all(0.97 < shape < 1.03 for shape in shapes), shapes
 
 
-@by_chapter
+@by_framed_chapter
 def test_sliders_move_by_keyboard_and_change_figure_and_readout(name, visit, html):
     page = visit(f"{html.as_uri()}/book/{name}.html").page
     sliders = page.locator(".explore")
@@ -151,7 +154,7 @@ def test_slider_shows_the_regimes_of_decay(visit, html):
         assert word in box.locator("output").inner_text()
 
 
-@by_chapter
+@by_framed_chapter
 def test_quiz_answers_by_keyboard(name, visit, html):
     page = visit(f"{html.as_uri()}/book/{name}.html").page
     questions = page.locator(".quiz")
@@ -170,7 +173,7 @@ def test_quiz_answers_by_keyboard(name, visit, html):
         assert questions.nth(number).locator("details.right").count() == 1
 
 
-@by_chapter
+@by_framed_chapter
 def test_proofs_and_solutions_are_closed_and_open(name, visit, html):
     page = visit(f"{html.as_uri()}/book/{name}.html").page
     for boxes, at_least in (

@@ -17,7 +17,6 @@ from regkit.ledger import SECTIONS, Claim, ClaimFailed, claims, verify
 WITHOUT_CHAPTER = {
     "8.0",
     "8.10",
-    "exam",
 }
 
 

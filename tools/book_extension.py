@@ -3,7 +3,9 @@
 - every cell that verifies a claim can be linked to: ``[](#claim-8.1-c5)``;
 - directives that make Markdown from the ledger, the chapters and their stored outputs:
   ``claims-counts`` and ``claims-ledger``; ``notes-table`` and ``reading-notes``; ``run-times``,
-  ``chapter-goals`` and ``not-for-exam``; and ``method-map``, the picture of the start page;
+  ``chapter-goals`` and ``not-for-exam``;
+- ``method-map``, the picture of the start page, and ``exam-controls``, the switch and the timed set
+  of the exam page;
 - "edit this page" leads to the text of a chapter, not to its notebook;
 - scripts that no page uses are not loaded.
 """
@@ -50,12 +52,14 @@ def label_claims(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def chapters() -> dict[str, str]:
-    """The page of each section that has a chapter."""
+    """The page of each section that has one."""
     found = {}
     for path in sorted((ROOT / "book" / "source").glob("*.md")):
         number = re.match(r"(\d+)_(\d+)_", path.name)
         if number:
             found[f"{int(number[1])}.{int(number[2])}"] = path.stem
+        elif path.stem in SECTIONS:  # the exam page
+            found[path.stem] = path.stem
     return found
 
 
@@ -387,6 +391,18 @@ class MethodMap(SphinxDirective):
         return f'<li class="{method["when"]}{missing}">{inside}</li>'
 
 
+class ExamControls(SphinxDirective):
+    """The switch and the timed set; where scripts do not run, the content stands in for them."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        source = ROOT / "tools" / "exam.html"
+        self.env.note_dependency(str(source))
+        instead = f"<noscript><p>{escape(' '.join(self.content))}</p></noscript>"
+        return [nodes.raw("", source.read_text(encoding="utf-8") + instead, format="html")]
+
+
 def mend_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -445,6 +461,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("chapter-goals", ChapterGoals)
     app.add_directive("not-for-exam", NotForExam)
     app.add_directive("method-map", MethodMap)
+    app.add_directive("exam-controls", ExamControls)
     app.connect("doctree-read", label_claims)
     app.connect("html-page-context", mend_page, priority=900)
     app.connect("config-inited", use_small_mathjax)
