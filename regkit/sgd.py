@@ -339,7 +339,7 @@ def potential_matrix(H: Tensor, D: Tensor) -> Tensor:
 def circulation(H: Tensor, D: Tensor) -> Tensor:
     r"""The antisymmetric matrix Q of the current that is left when the law no longer changes.
 
-    Weights at w drift on average with the velocity :math:`Q P w`, along the contours of the
+    The density flows at w with the velocity :math:`Q P w`, along the contours of the
     potential, with :math:`Q = D - HX = \frac12(XH - HX)`. It is zero exactly if D and H commute.
 
     Args and errors are those of ``potential_matrix``; D may be singular.
@@ -364,7 +364,7 @@ def current_velocity(
     beta: float,
     w: Tensor,
 ) -> Tensor:
-    r"""Mean velocity of the weights at w: the current of the Fokker-Planck equation, per density.
+    r"""Velocity of the flow at w: the current of the Fokker-Planck equation over the density.
 
     :math:`v = -\nabla f - \beta^{-1}\bigl(\nabla\cdot D + D\,\nabla\log\rho\bigr)`
 
