@@ -147,7 +147,8 @@ def _require_rows(name: str, values: Tensor, features: Tensor) -> None:
 def roughness(function: Callable[[Tensor], Tensor], nodes: Tensor, weights: Tensor) -> Tensor:
     r"""How much a function bends: the integral of its squared second derivatives.
 
-    :math:`\int \lVert\nabla_{\mathbf{x}}^2 g\rVert_F^2\,d\mathbf{x}`. The integral is the sum over the nodes of a quadrature rule, the Hessian is that of autograd.
+    :math:`\int \lVert\nabla_{\mathbf{x}}^2 g\rVert_F^2\,d\mathbf{x}`. The integral is the sum over
+    the nodes of a quadrature rule, the Hessian is that of autograd.
     Of a function of one input it is :math:`\int g''(x)^2\,dx`.
 
     Args:
