@@ -156,7 +156,7 @@ class MethodMap(SphinxDirective):
             items = "".join(self.method(method, pages) for method in place["methods"])
             places.append(
                 f'<section><svg viewBox="0 0 48 32" aria-hidden="true">{place["icon"]}</svg>'
-                f"<h3>{escape(place['acts_on'])}</h3><p>{escape(place['how'])}</p>"
+                f"<div><h3>{escape(place['acts_on'])}</h3><p>{escape(place['how'])}</p></div>"
                 f"<ul>{items}</ul></section>"
             )
         key = (
