@@ -17,7 +17,7 @@ from collections import Counter
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from docutils import nodes
@@ -360,35 +360,43 @@ class NotForExam(ClaimsPart):
 
 
 class MethodMap(SphinxDirective):
-    """Which method acts on what, during or after training; chapters link to their pages."""
+    """What each method acts on, when, and to what effect; each leads to its chapter."""
+
+    effects: ClassVar[dict[str, str]] = {
+        "smoothing": "smoother output",
+        "number": "fewer weights",
+        "precision": "fewer bits",
+        "neither": "another way",
+    }
 
     def run(self) -> list[nodes.Node]:
-        source = ROOT / "book" / "methods.yml"
+        source = ROOT / "regkit" / "methods.yml"
         self.env.note_dependency(str(source))
         self.env.note_reread()
         pages = chapters()
-        stages = []
-        for stage in yaml.safe_load(source.read_text()):
-            items = "".join(self.method(method, pages) for method in stage["methods"])
-            stages.append(
-                f'<section><svg viewBox="0 0 48 32" aria-hidden="true">{stage["icon"]}</svg>'
-                f"<h3>{escape(stage['acts_on'])}</h3><p>{escape(stage['how'])}</p>"
+        places = []
+        for place in yaml.safe_load(source.read_text(encoding="utf-8")):
+            items = "".join(self.method(method, pages) for method in place["methods"])
+            places.append(
+                f'<section><svg viewBox="0 0 48 32" aria-hidden="true">{place["icon"]}</svg>'
+                f"<div><h3>{escape(place['acts_on'])}</h3><p>{escape(place['how'])}</p></div>"
                 f"<ul>{items}</ul></section>"
             )
         key = (
             '<p class="key"><span class="during">during training</span> '
             '<span class="after">after training</span> '
-            "<span>dotted: chapter to come</span></p>"
+            f'<a href="{pages["8.0"]}.html#sec-risk-map">why each has its tag</a></p>'
         )
-        html = f'<div class="method-map">{"".join(stages)}{key}</div>'
+        html = f'<div class="method-map">{"".join(places)}{key}</div>'
         return [nodes.raw("", html, format="html")]
 
     def method(self, method: dict[str, str], pages: dict[str, str]) -> str:
-        text = f"<b>{method['section']}</b> {escape(method['name'])}"
-        page = pages.get(method["section"])
-        inside = f'<a href="{page}.html">{text}</a>' if page else f"<span>{text}</span>"
-        missing = "" if page else " missing"
-        return f'<li class="{method["when"]}{missing}">{inside}</li>'
+        kind = method["kind"]
+        return (
+            f'<li class="{method["when"]}"><a href="{pages.get(method["section"])}.html">'
+            f"<b>{method['section']}</b> {escape(method['name'])}"
+            f'<small class="{kind}">{self.effects[kind]}</small></a></li>'
+        )
 
 
 class ExamControls(SphinxDirective):

@@ -89,7 +89,7 @@ def tags(cell: NotebookNode) -> list[str]:
 
 def fingerprint(source: Path) -> str:
     """Hash of the text, the package, the lock and this tool."""
-    package = [*sorted((ROOT / "regkit").glob("*.py")), ROOT / "regkit" / "claims.yml"]
+    package = sorted([*(ROOT / "regkit").glob("*.py"), *(ROOT / "regkit").glob("*.yml")])
     digest = hashlib.sha256()
     for path in [source, *package, ROOT / "requirements.txt", Path(__file__)]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
