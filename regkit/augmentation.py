@@ -45,8 +45,10 @@ def affine(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     smallest = torch.linalg.det(matrix.detach()).abs().min().item()
     require(smallest > 1e-12, "every matrix must be invertible", f"determinant {smallest:.3g}")
     pixel, center = _pixels(x)  # (H, W, 2), (2,)
-    offset = pixel - center - shift[:, None, None]  # (N, H, W, 2)
-    return _sample(x, offset @ torch.linalg.inv(matrix).mT[:, None] + center)
+    inverse = torch.linalg.inv(matrix)
+    back = center - (inverse @ shift[..., None])[..., 0]  # (N, 2)
+    source = torch.einsum("nij,hwj->nhwi", inverse, pixel - center)  # (N, H, W, 2)
+    return _sample(x, source + back[:, None, None])
 
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
@@ -135,15 +137,21 @@ def crop(x: Tensor, box: Tensor) -> Tensor:
         tensor([[[[3.0000, 3.2500, 3.7500, 4.0000]]]])
     """
     _require_parameters("box", box, (_require_images(x), 4))
-    corner, side = box[:, None, None].split(2, -1)  # (N, 1, 1, 2) each
-    pixel, center = _pixels(x)
-    size = 2 * center + 1  # (W, H)
-    smallest, rounding = side.detach().min().item(), 1e-4
+    smallest, rounding = box.detach()[:, 2:].min().item(), 1e-4
     require(smallest >= 1, "a box must be at least one pixel wide and high", smallest)
-    inside = (corner >= -rounding).all() and (corner + side <= size + rounding).all()
-    require(bool(inside), "every box must lie in its image", box.tolist()[:3])
-    point = corner + (pixel + 0.5) * side / size - 0.5
-    return _sample(x, torch.maximum(torch.minimum(point, corner + side - 1), corner))
+
+    def along(first: Tensor, length: Tensor, size: int) -> Tensor:
+        """Where the pixels of one axis come from, (N, size)."""
+        inside = (first >= -rounding).all() and (first + length <= size + rounding).all()
+        require(bool(inside), "every box must lie in its image", box.tolist()[:3])
+        middle = (torch.arange(size, dtype=x.dtype, device=x.device) + 0.5) / size
+        point = first + middle * length - 0.5
+        return torch.maximum(torch.minimum(point, first + length - 1), first)
+
+    left, top, width, height = box[..., None].unbind(1)  # (N, 1) each
+    column, row = along(left, width, x.shape[3]), along(top, height, x.shape[2])
+    both = torch.broadcast_tensors(column[:, None], row[:, :, None])  # (N, H, W) each
+    return _sample(x, torch.stack(both, -1))
 
 
 def brighten(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
@@ -317,7 +325,7 @@ def _sample(x: Tensor, point: Tensor) -> Tensor:
     """The images (N, C, H, W) at points (N, H, W, 2), x right and y down from the first pixel."""
     size = torch.tensor([x.shape[3], x.shape[2]], dtype=x.dtype, device=x.device)
     # grid_sample wants -1 and 1 at the outer edges of the image (align_corners=False).
-    grid = (2 * point + 1) / size - 1
+    grid = point * (2 / size) + (1 / size - 1)
     return grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
