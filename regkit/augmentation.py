@@ -36,7 +36,7 @@ def affine(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
 
     Example:
         >>> x = torch.tensor([[[[1.0, 2.0, 3.0]]]])
-        >>> affine(x, torch.eye(2)[None], torch.tensor([[1.0, 0.0]]))
+        >>> affine(x, torch.eye(2)[None], torch.tensor([[1.0, 0.0]])).round()
         tensor([[[[0., 1., 2.]]]])
     """
     N = _require_images(x)
