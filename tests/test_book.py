@@ -307,6 +307,11 @@ def test_table_of_the_reading_notes_counts_them(html):
     assert sum(sums) == sum(note_group(claim) is not None for claim in claims().values())
 
 
+def test_lecture_takes_90_minutes(html):
+    rows = table((html / "book" / "paths.html").read_text(), "A lecture of 90 minutes")
+    assert sum(int(row[-1]) for row in rows[1:]) + 4 == 90  # and 4 for the map
+
+
 def test_table_of_run_times_is_the_measured_one(html):
     text = (html / "book" / "teaching.html").read_text()
     rows = table(text, "What a chapter takes")[1:]
