@@ -49,7 +49,7 @@ class Claim:
             written the lecture gives a wrong result, and the statement is the corrected one.
         statement: Markdown with mathematics.
         verify: how code settles it.
-        outcome: "holds"; "not reproduced", our data do not bear it out; or "open", no chapter yet.
+        outcome: "holds"; "not reproduced", our data do not bear it out; or "open", not settled yet.
         exam: False where the lecture marks the slide as not relevant for the exam.
         condition: what a statement that is not "ok" lacks: a "hypothesis"; clear "notation"; or,
             "empirical", the data and sizes for which a trend is one.

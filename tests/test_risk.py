@@ -192,5 +192,5 @@ def test_start_page_shows_every_method_and_its_tag(html):
     for method in methods().itertuples():
         inside = f"<b>{method.section}</b> {method.name}"
         tag = f'<small class="{method.kind}">{MethodMap.effects[method.kind]}</small>'
-        address = f'href="{pages.get(method.section)}.html"'
+        address = f'href="{pages[method.section]}.html"'
         assert f'<li class="{method.when}"><a {address}>{inside}{tag}' in page, method.name

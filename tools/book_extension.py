@@ -110,10 +110,9 @@ class ClaimsCounts(ClaimsPart):
         outcomes = Counter(claim.outcome for claim in claims().values())
         status = Counter(claim.status for claim in claims().values())
         lines = [
-            "| claims | settled: holds | settled: not reproduced | open |",
-            "|--:|--:|--:|--:|",
-            f"| {len(claims())} | {outcomes['holds']} | {outcomes['not reproduced']} "
-            f"| {outcomes['open']} |",
+            "| claims | holds | not reproduced |",
+            "|--:|--:|--:|",
+            f"| {len(claims())} | {outcomes['holds']} | {outcomes['not reproduced']} |",
             "",
             "| as stated | needs a condition | erratum |",
             "|--:|--:|--:|",
@@ -133,20 +132,8 @@ class ClaimsLedger(ClaimsPart):
 
     def section(self, section: str, title: str) -> list[str]:
         entries = [claim for claim in claims().values() if claim.section == section]
-        name = section_name(section, title)
-        page = chapters().get(section)
-        body = [line for claim in entries for line in self.entry(claim)]
-        settled = sum(claim.outcome != "open" for claim in entries)
-        lines = ["", f"## {name}", "", f"{settled} of {len(entries)} settled.", ""]
-        if page:
-            return [*lines, *body]
-        return [
-            *lines,
-            f"::::::{{dropdown}} {len(entries)} open claims",
-            *body,
-            "::::::",
-            "",
-        ]
+        lines = ["", f"## {section_name(section, title)}", "", f"{len(entries)} claims.", ""]
+        return lines + [line for claim in entries for line in self.entry(claim)]
 
     def entry(self, claim: Claim) -> list[str]:
         words = {
@@ -156,12 +143,9 @@ class ClaimsLedger(ClaimsPart):
         }
         badges = [f"[{words[claim.status]}]{{.badge .{claim.status}}}"]
         badges += [] if claim.exam else ["[not for the exam]{.badge .no-exam}"]
-        if claim.outcome == "open":
-            settled = f"Open. Plan: {claim.verify}"
-        else:
-            settled = f"[{claim.outcome}]{{.badge .{claim.outcome.replace(' ', '-')}}} "
-            settled += f"[See the check](#claim-{claim.id})"
-            settled += f" · [Reading note](#note-{claim.id})" if note_group(claim) else ""
+        settled = f"[{claim.outcome}]{{.badge .{claim.outcome.replace(' ', '-')}}} "
+        settled += f"[See the check](#claim-{claim.id})"
+        settled += f" · [Reading note](#note-{claim.id})" if note_group(claim) else ""
         return [
             ":::::{div} ledger-entry",
             f"**{claim.id}** {' '.join(badges)}",
@@ -267,8 +251,6 @@ class ReadingNotes(ClaimsPart):
         return [*lines, *self.checks(claim), "::::", ""]
 
     def checks(self, claim: Claim) -> list[str]:
-        if claim.outcome == "open":  # goes when the last section has its chapter
-            return []
         checks = evidence().get(claim.id, [])
         shown = [f"- {mark} {counter_check(rule)}." for mark, rule in checks]
         count = f"{len(checks)} checks" if len(checks) > 1 else "1 check"
@@ -393,7 +375,7 @@ class MethodMap(SphinxDirective):
     def method(self, method: dict[str, str], pages: dict[str, str]) -> str:
         kind = method["kind"]
         return (
-            f'<li class="{method["when"]}"><a href="{pages.get(method["section"])}.html">'
+            f'<li class="{method["when"]}"><a href="{pages[method["section"]]}.html">'
             f"<b>{method['section']}</b> {escape(method['name'])}"
             f'<small class="{kind}">{self.effects[kind]}</small></a></li>'
         )
