@@ -29,7 +29,7 @@ ALL = ("none", *METHODS, "affine", "both", "crops alone")
 EPOCHS, BATCH, FACTORS = 40, 100, (0.5, 1.0, 2.0, 3.0)
 SETTINGS = [{"seed": seed, "method": method} for seed in range(10) for method in ALL]
 # Another processor may keep another factor where two are tied, which moves some columns by points.
-TOLERANCE = {"factor": 1.5, "clean": 1.5} | dict.fromkeys(METHODS, 7.0)
+TOLERANCE = {"factor": 2.5, "clean": 1.5} | dict.fromkeys(METHODS, 7.0)
 
 
 def transformed(x: Tensor, method: str, factor: float, generator: torch.Generator) -> Tensor:
