@@ -262,11 +262,18 @@ def test_draws_fill_the_range_of_the_strength(method, monkeypatch):
         assert share.max() > 0.99
         assert abs(torch.corrcoef(torch.stack([left / (4 - width), width]))[0, 1]) < 0.03
         return
+    if name == "translate":
+        assert abs(torch.corrcoef(parameters[0].T)[0, 1]) < 0.03
     expected_middle = {"brighten": (1.0, 0.0)}.get(name, (0.0,))
     for parameter, middle in zip(parameters, expected_middle, strict=True):
         assert (parameter - middle).abs().max() == pytest.approx(s, rel=0.01)
         assert (parameter - middle).std() == pytest.approx(s / 3**0.5, rel=0.02)
         assert (parameter - middle).mean() == pytest.approx(0, abs=0.03 * s)
+
+
+def test_strong_crops_keep_a_pixel():
+    x = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert augment(x, "cropping", 0.999, torch.Generator().manual_seed(0)).shape == x.shape
 
 
 # --- the risk ---
@@ -313,6 +320,7 @@ TWO = torch.zeros(2)
         (lambda: crop(IMAGES, torch.tensor([[-1.0, 0, 4, 4]] * 2)), "must lie in its image"),
         (lambda: crop(IMAGES, torch.zeros(2, 2)), r"box must have shape \(2, 4\), got \(2, 2\)"),
         (lambda: brighten(255 * IMAGES, TWO + 1, TWO), r"values must be in \[0, 1\], got \(127.5"),
+        (lambda: brighten(3 * IMAGES, TWO + 1, TWO), r"values must be in \[0, 1\], got \(1.5"),
         (lambda: brighten(-IMAGES, TWO + 1, TWO), r"values must be in \[0, 1\], got \(-0.5"),
         (lambda: brighten(IMAGES, TWO - 1, TWO), "gain must be >= 0, got -1.0"),
         (
