@@ -40,8 +40,8 @@ def affine(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
         tensor([[[[0., 1., 2.]]]])
     """
     N = _require_images(x)
-    _require_parameters("matrix", matrix, (N, 2, 2))
-    _require_parameters("shift", shift, (N, 2))
+    _require_parameters(x, "matrix", matrix, (N, 2, 2))
+    _require_parameters(x, "shift", shift, (N, 2))
     smallest = torch.linalg.det(matrix.detach()).abs().min().item()
     require(smallest > 1e-12, "every matrix must be invertible", f"determinant {smallest:.3g}")
     pixel, center = _pixels(x)  # (H, W, 2), (2,)
@@ -66,7 +66,7 @@ def rotate(x: Tensor, degrees: Tensor) -> Tensor:
         tensor([[[[2., 4.],
                   [1., 3.]]]])
     """
-    _require_parameters("degrees", degrees, (_require_images(x),))
+    _require_parameters(x, "degrees", degrees, (_require_images(x),))
     return affine(x, rotation_matrix(degrees), degrees.new_zeros(len(x), 2))
 
 
@@ -105,7 +105,7 @@ def shear(x: Tensor, factor: Tensor) -> Tensor:
         tensor([[[[2., 0.],
                   [0., 3.]]]])
     """
-    _require_parameters("factor", factor, (_require_images(x),))
+    _require_parameters(x, "factor", factor, (_require_images(x),))
     return affine(x, shear_matrix(factor), factor.new_zeros(len(x), 2))
 
 
@@ -136,7 +136,7 @@ def crop(x: Tensor, box: Tensor) -> Tensor:
         >>> crop(x, torch.tensor([[2.0, 0.0, 2.0, 1.0]]))
         tensor([[[[3.0000, 3.2500, 3.7500, 4.0000]]]])
     """
-    _require_parameters("box", box, (_require_images(x), 4))
+    _require_parameters(x, "box", box, (_require_images(x), 4))
     smallest, rounding = box.detach()[:, 2:].min().item(), 1e-4
     require(smallest >= 1, "a box must be at least one pixel wide and high", smallest)
 
@@ -175,8 +175,8 @@ def brighten(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
         tensor([[[[0.5000, 1.0000]]]])
     """
     N = _require_images(x)
-    _require_parameters("gain", gain, (N,))
-    _require_parameters("offset", offset, (N,))
+    _require_parameters(x, "gain", gain, (N,))
+    _require_parameters(x, "offset", offset, (N,))
     low, high = x.detach().min().item(), x.detach().max().item()
     require(low >= -1e-6 and high <= 1 + 1e-6, "values must be in [0, 1]", (low, high))
     require(bool((gain >= 0).all()), "gain must be >= 0", gain.min().item())
@@ -204,7 +204,7 @@ def elastic(x: Tensor, displacement: Tensor) -> Tensor:
         tensor([[[[1.0000, 1.5000, 2.0000]]]])
     """
     N = _require_images(x)
-    _require_parameters("displacement", displacement, (N, *x.shape[2:], 2))
+    _require_parameters(x, "displacement", displacement, (N, *x.shape[2:], 2))
     return _sample(x, _pixels(x)[0] + displacement)
 
 
@@ -245,12 +245,13 @@ METHODS = ("rotation", "translation", "cropping", "brightness", "shearing", "ela
 def augment(
     x: Tensor, method: str, strength: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Transform each image with its own random parameters, uniform in a range around no change.
+    """Transform each image with its own random parameters, up to a strength.
 
-    The strength is the largest size of: the angle in degrees (rotation); the shift in pixels, each
-    way (translation); the share of width and height that is cut off, the same for both (cropping);
-    the change of the gain, and independently of the offset (brightness); the factor (shearing). For
-    "elastic" it multiplies smoothed noise, with sigma a seventh of the shorter side.
+    The strength is the largest size of a uniform draw: the angle in degrees, both ways (rotation);
+    the shift in pixels, all ways (translation); the share of width and height that is cut off, the
+    same for both, at a uniform place (cropping); the change of the gain, and independently of the
+    offset (brightness); the factor (shearing). For "elastic" it multiplies smoothed noise, with
+    sigma a seventh of the shorter side.
 
     Args:
         x: images of shape (N, C, H, W) with values in [0, 1].
@@ -346,6 +347,7 @@ def _require_images(x: Tensor) -> int:
     return len(x)
 
 
-def _require_parameters(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+def _require_parameters(x: Tensor, name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     require_weights(name, value)
+    require(value.dtype == x.dtype, f"{name} must have the dtype {x.dtype} of x", value.dtype)
     require(value.shape == shape, f"{name} must have shape {shape}", tuple(value.shape))

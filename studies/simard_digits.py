@@ -6,8 +6,8 @@ parameters. "none" takes the same digits twice, so all methods make equally many
 many images. "affine" composes rotation, shear, zoom and shift in one map, "both" bends the images
 first. "crops alone" takes crops of one size and leaves the originals out. Each method tries four
 strengths and keeps the one that errs least on the *original* validation digits, the weaker one in a
-tie. Columns: errors on
-the original test digits, and on test digits that were transformed with strength 1, in percent.
+tie. Columns: errors on the original test digits, and on test digits that were transformed with
+strength 1, in percent.
 """
 
 import torch

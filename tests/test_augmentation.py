@@ -289,8 +289,8 @@ def test_two_term_risk_is_two_means(generator):
 
 # --- bad input ---
 
-IMAGES = torch.full((2, 1, 4, 6), 0.5)
-TWO = torch.zeros(2)
+IMAGES = torch.full((2, 1, 4, 6), 0.5, dtype=torch.float64)
+TWO = torch.zeros(2, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +312,7 @@ TWO = torch.zeros(2)
             "must be invertible, got",
         ),
         (lambda: affine(IMAGES, torch.eye(2), torch.zeros(2, 2)), r"matrix must have shape"),
+        (lambda: rotate(IMAGES.float(), TWO), "degrees must have the dtype torch.float32 of x"),
         (lambda: crop(IMAGES, torch.tensor([[0, 0, 0.5, 4]] * 2)), "at least one pixel .* got 0.5"),
         (
             lambda: crop(IMAGES, torch.tensor([[3.0, 0, 4, 4]] * 2)),
