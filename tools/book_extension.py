@@ -332,12 +332,9 @@ class NotForExam(ClaimsPart):
         lines = []
         for section, title in SECTIONS.items():
             ids = [claim.id for claim in left_out if claim.section == section]
-            lecture = [claim for claim in claims().values() if claim.section == section]
-            if not ids:
-                continue
             links = ", ".join(f"[{id}](#claim-{id})" for id in ids if "-c" in id)
-            all_of_it = "all of it" if len(ids) == len(lecture) else links
-            lines.append(f"- {section_name(section, title)}: {all_of_it}.")
+            if links:
+                lines.append(f"- {section_name(section, title)}: {links}.")
         return self.parse(lines)
 
 
