@@ -18,11 +18,15 @@ help:  ## this list
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+.venv/grading.stamp: requirements-grading.txt .venv/book.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-grading.txt
+	touch $@
+
 .venv/dev.stamp: requirements-dev.txt .venv/book.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-lock: .venv/dev.stamp  ## resolve pyproject.toml anew into the two requirements files
+lock: .venv/dev.stamp  ## resolve pyproject.toml anew into the three requirements files
 	$(BIN)/python tools/lock.py
 
 book: .venv/book.stamp  ## the pages, from the stored outputs

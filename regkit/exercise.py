@@ -1,4 +1,4 @@
-"""Instant checks of the exercises in the chapters."""
+"""Instant checks of the exercises in the chapters, and tests of the graded assignments."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,12 +40,69 @@ def check(
     print(f"Not yet: your result is {result}.")
 
 
+def expect(
+    result: Any,
+    expected: Any,
+    mistakes: Mapping[str, Any] | None = None,
+    tolerance: float = 1e-6,
+) -> None:
+    """Pass if a result is right; if it is not, fail with what may be wrong.
+
+    Args:
+        result: what the student's code returned.
+        expected: the right result: a number, an array, a tensor, or a text.
+        mistakes: hint -> what the code returns if that mistake was made.
+        tolerance: largest difference that counts as equal.
+
+    Raises:
+        AssertionError: if the result is not the expected one, with the hint of the mistake that
+            leads to it, or else with what differs: kind, shape, sign, or factor.
+
+    Example:
+        >>> expect(2.0, expected=4.0)
+        Traceback (most recent call last):
+        AssertionError: your result is 0.5 times the right one
+    """
+    if _equal(result, expected, tolerance):
+        return
+    for hint, wrong in (mistakes or {}).items():
+        if _equal(result, wrong, tolerance):
+            raise AssertionError(hint)
+    raise AssertionError(_difference(result, expected, tolerance))
+
+
+def _difference(result: Any, expected: Any, tolerance: float) -> str:
+    """What is wrong with a result, in words."""
+    if result is None:
+        return "your function returns nothing: is a return missing?"
+    try:
+        left, right = _array(result), _array(expected)
+    except (TypeError, ValueError, RuntimeError):
+        return f"your result is no array or number, but {result!r}"
+    if left.dtype.kind not in "fiub" or right.dtype.kind not in "fiub":
+        return f"your result is {result!r}"
+    if left.shape != right.shape:
+        return f"your result has shape {left.shape}, the right one {right.shape}"
+    if not np.isfinite(left).all():
+        return "your result is not finite"
+    left, right = left.astype(float), right.astype(float)
+    if _equal(-left, right, tolerance):
+        return "right size, wrong sign"
+    if left.ndim == 2 and _equal(left.T, right, tolerance):
+        return "your result is the transpose of the right one"
+    factor = float((left * right).sum() / (right * right).sum()) if right.any() else 0.0
+    if factor and _equal(left / factor, right, tolerance):
+        return f"your result is {factor:.4g} times the right one"
+    return f"your result is {result}"
+
+
+def _array(value: Any) -> np.ndarray:
+    return np.asarray(value.detach() if isinstance(value, torch.Tensor) else value)
+
+
 def _equal(result: Any, expected: Any, tolerance: float) -> bool:
     try:
-        left, right = (
-            np.asarray(side.detach() if isinstance(side, torch.Tensor) else side)
-            for side in (result, expected)
-        )
+        left, right = _array(result), _array(expected)
     except (TypeError, ValueError, RuntimeError):
         return False
     if left.shape != right.shape:

@@ -1,4 +1,4 @@
-"""Resolve ``pyproject.toml`` into ``requirements.txt`` and ``requirements-dev.txt``.
+"""Resolve ``pyproject.toml`` into the three requirements files.
 
 uv resolves for every platform and Python from 3.11 on. We leave out what torch's Linux build
 wants from NVIDIA: pip fetches those itself beside a CUDA build, and a CPU build needs none.
@@ -16,9 +16,13 @@ HEADER = """\
 """
 OUTPUTS = {
     "requirements.txt": ("book", "Reading, running and building the book."),
+    "requirements-grading.txt": (
+        "book,grading",
+        "All of requirements.txt, and what an instructor needs to grade.",
+    ),
     "requirements-dev.txt": (
-        "book,dev",
-        "All of requirements.txt, and what tests and tools need.",
+        "book,grading,dev",
+        "All of requirements-grading.txt, and what tests and tools need.",
     ),
 }
 ACCELERATOR = re.compile(r"^(nvidia-|cuda-|triton\b)")
@@ -52,7 +56,7 @@ def main() -> None:
     for name, (extras, purpose) in OUTPUTS.items():
         pins = resolve(extras, constraints)
         Path(name).write_text(HEADER.format(purpose=purpose) + "\n".join(pins) + "\n")
-        # The second lock keeps every version of the first. A constraint cannot be editable.
+        # Each lock keeps every version of the one before. A constraint cannot be editable.
         Path("build").mkdir(exist_ok=True)
         pinned = Path("build/constraints.txt")
         pinned.write_text("\n".join(pin for pin in pins if not pin.startswith("-e")) + "\n")
