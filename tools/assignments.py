@@ -15,10 +15,14 @@ A text is MyST with nbgrader's metadata on its cells; missing keys mean false. O
 
 import argparse
 import contextlib
+import copy
 import io
+import os
+import shutil
 import sys
 import time
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +30,23 @@ from typing import Any
 import jupytext
 import nbformat
 from nbformat import NotebookNode
-
+from nbformat.warnings import MissingIDFieldWarning
+from nbgrader.apps import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import ClearSolutions
 from notebooks import INSTALL, METADATA, ROOT, address
+from sqlalchemy.exc import SAWarning
+from tqdm import tqdm
+from traitlets.config import Config, PyFileConfigLoader
+
+warnings.filterwarnings("ignore", category=SAWarning)  # of nbgrader's queries
+warnings.filterwarnings("ignore", category=MissingIDFieldWarning)  # of tests that it puts back
 
 EXERCISES = ROOT / "exercises"
+SETTINGS = EXERCISES / "nbgrader_config.py"
+STUDENTS = ROOT / "assignments"  # the notebooks that students get, also in the book
+BUILD = ROOT / "build" / "assignments"
 POINTS = 10
-STUB = 'raise NotImplementedError("your code is missing: replace this line")'
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 NBGRADER = {
     "grade": False,
     "locked": False,
@@ -43,8 +57,8 @@ NBGRADER = {
 INTRODUCTION = """\
 **{points} points, about {minutes} minutes.** You need {chapters}: {prerequisites}.
 
-Replace each line `raise NotImplementedError(...)` by your code, and run the cell of tests below it. A
-test that fails says what is wrong. Hidden tests check the same functions on other data when the
+Replace each line `raise NotImplementedError(...)` by your code, and run the cell of tests below it.
+A test that fails says what is wrong. Hidden tests check the same functions on other data when the
 assignment is graded. Keep the name of this file and the cells of tests as they are. Before you hand
 in, restart the kernel and run all cells."""
 
@@ -104,23 +118,14 @@ def tasks(notebook: NotebookNode) -> list[Task]:
     return found
 
 
-def clear(source: str) -> str:
-    """The source of a cell with every solution replaced by the stub."""
-    lines, inside = [], False
-    for line in source.splitlines():
-        if BEGIN in line:
-            lines.append(line[: line.index(BEGIN)] + STUB)
-        inside = (inside or BEGIN in line) and END not in line
-        if not inside and END not in line:
-            lines.append(line)
-    return "\n".join(lines)
-
-
-def outcome(notebook: NotebookNode, answers: dict[str, str]) -> dict[str, str | None]:
+def outcome(
+    notebook: NotebookNode, answers: dict[str, str], tests: list[str] | None = None
+) -> dict[str, str | None]:
     """Run the cells in one namespace, with ``answers`` in place of cells (grade id -> source).
 
     Returns:
-        For each cell of tests what it said when it failed, or None if it passed.
+        For each cell of tests, or for those asked for, what it said when it failed, or None if it
+        passed; and what other cells said that failed.
     """
     namespace: dict[str, Any] = {"__name__": "__main__"}
     said: dict[str, str | None] = {}
@@ -128,6 +133,8 @@ def outcome(notebook: NotebookNode, answers: dict[str, str]) -> dict[str, str | 
         if cell.cell_type != "code" or "wrong" in cell.metadata:
             continue
         name = grader(cell).get("grade_id", cell.id)
+        if is_test(cell) and tests is not None and name not in tests:
+            continue
         error, stderr = None, io.StringIO()
         try:
             code = compile(answers.get(name, cell.source), f"<{name}>", "exec")
@@ -137,12 +144,18 @@ def outcome(notebook: NotebookNode, answers: dict[str, str]) -> dict[str, str | 
             error = f"{type(raised).__name__}: {raised}"
         if is_test(cell):  # nbgrader gives no points where something is written to stderr
             said[name] = error or stderr.getvalue() or None
+        elif error:
+            said[name] = error
     return said
 
 
 def stubs(notebook: NotebookNode) -> dict[str, str]:
     """For each task the cell that a student gets."""
-    return {grader(cell)["grade_id"]: clear(cell.source) for cell in notebook.cells if is_task(cell)}
+    clear = ClearSolutions(config=settings()).preprocess_cell
+    cells = [copy.deepcopy(cell) for cell in notebook.cells if is_task(cell)]
+    return {
+        grader(cell)["grade_id"]: clear(cell, {"language": "python"}, 0)[0].source for cell in cells
+    }
 
 
 def points(notebook: NotebookNode, said: dict[str, str | None]) -> float:
@@ -152,6 +165,85 @@ def points(notebook: NotebookNode, said: dict[str, str | None]) -> float:
         for cell in notebook.cells
         if is_test(cell) and said[grader(cell)["grade_id"]] is None
     )
+
+
+def title(path: Path) -> str:
+    """The first heading of a text."""
+    lines = path.read_text().splitlines()
+    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+
+
+def source(text: Path) -> NotebookNode:
+    """The instructor's notebook: with solutions and hidden tests, without wrong answers."""
+    notebook = read(text)
+    facts = dict(notebook.metadata["assignment"], name=text.stem, points=POINTS)
+    chapters = " and ".join(
+        f"[{title(ROOT / 'book' / 'source' / f'{chapter}.md')}](../book/{chapter}.ipynb)"
+        for chapter in facts["chapters"]
+    )
+    introduction = nbformat.v4.new_markdown_cell(
+        INTRODUCTION.format(**{**facts, "chapters": chapters})
+    )
+    install = nbformat.v4.new_code_cell(INSTALL.format(address=address()))
+    cells = [cell for cell in notebook.cells if "wrong" not in cell.metadata]
+    notebook.cells = [cells[0], introduction, install, *cells[1:]]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:03d}"
+    notebook.metadata = nbformat.from_dict({**METADATA, "assignment": facts})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def settings() -> Config:
+    """What the course folder's ``nbgrader_config.py`` says."""
+    return PyFileConfigLoader(str(SETTINGS)).load_config()
+
+
+def course(folder: Path, **more: Any) -> NbGraderAPI:
+    """nbgrader for a course folder, with our settings and more."""
+    programs = str(Path(sys.executable).parent)  # nbgrader calls alembic, by its name
+    if programs not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([programs, os.environ["PATH"]])
+    config = settings()
+    config.merge(Config(more))
+    config.CourseDirectory.root = str(folder.absolute())
+    api = NbGraderAPI(coursedir=CourseDirectory(config=config), config=config)
+    api.log.setLevel("ERROR")
+    return api
+
+
+def add(text: Path, folder: Path) -> Path:
+    """Put an assignment into a course folder, for nbgrader; return the students' notebook."""
+    name = text.stem
+    path = folder / "source" / name / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(source(text), path)
+    shutil.copy(SETTINGS, folder)
+    result = course(folder).generate_assignment(name)
+    if not result["success"]:
+        raise RuntimeError(f"nbgrader cannot make {name}: {result.get('log')}\n{result['error']}")
+    return folder / "release" / name / f"{name}.ipynb"
+
+
+def archive(folder: Path, path: Path) -> None:
+    """A zip of all notebooks below a folder, the same bytes each time."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for notebook in sorted(folder.rglob("*.ipynb")):
+            bundle.writestr(zipfile.ZipInfo(notebook.name), notebook.read_bytes())
+
+
+def make() -> None:
+    """The students' notebooks, the course folder, and the two archives."""
+    shutil.rmtree(BUILD, ignore_errors=True)
+    shutil.rmtree(STUDENTS, ignore_errors=True)
+    STUDENTS.mkdir()
+    for text in tqdm(texts(), desc="assignments"):
+        released = add(text, BUILD / "course")
+        notebook = nbformat.read(released, as_version=4)
+        (STUDENTS / released.name).write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    archive(STUDENTS, BUILD / "students.zip")
+    archive(BUILD / "course" / "source", BUILD / "instructors.zip")
+    print(f"{len(texts())} assignments are in {STUDENTS} and {BUILD}")
 
 
 def check(name: str) -> None:
@@ -168,7 +260,7 @@ def check(name: str) -> None:
     for task in tasks(notebook):
         missed = set(task.tests)
         for why, code in task.wrong.items():
-            said = outcome(notebook, {task.solution: code})
+            said = outcome(notebook, {task.solution: code}, task.tests)
             lost = {test: said[test] for test in task.tests if said[test]}
             missed -= set(lost)
             print(f"\n{task.solution}, wrong: {why}" + ("" if lost else "   !!! LOSES NOTHING"))
@@ -184,6 +276,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.check:
         check(arguments.check)
+    else:
+        make()
 
 
 if __name__ == "__main__":
