@@ -1,9 +1,10 @@
 """The instant checks say what is wrong."""
 
+import numpy as np
 import pytest
 import torch
 
-from regkit.exercise import check
+from regkit.exercise import check, expect
 
 
 def stub():
@@ -41,3 +42,42 @@ def test_check_compares_words(capsys):
     check(lambda: "decays", expected="decays")
     check(lambda: "stays", expected="decays")
     assert capsys.readouterr().out == "Right.\nNot yet: your result is stays.\n"
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ([-1.0, 2.0, -3.0], "right size, wrong sign"),
+        (np.array([0.3, -0.6, 0.9]), "your result is 0.3 times the right one"),
+        ([1.0, 0.0, 3.0], "the mean is left out"),
+        ([1.0, 0.5, 3.0], "your result is [1.0, 0.5, 3.0]"),
+        (None, "your function returns nothing: is a return missing?"),
+        ([1.0, 2.0], "your result has shape (2,), the right one (3,)"),
+        ([1.0, float("nan"), 3.0], "your result is not finite"),
+        ([1.0, [2.0]], "your result is no array or number, but [1.0, [2.0]]"),
+        ("1, -2, 3", "your result is '1, -2, 3'"),
+        ([True, False, True], "your result is [True, False, True]"),
+    ],
+)
+def test_expect_says_what_is_wrong(result, said):
+    with pytest.raises(AssertionError) as failure:
+        expect(result, [1.0, -2.0, 3.0], mistakes={"the mean is left out": [1.0, 0.0, 3.0]})
+    assert str(failure.value) == said
+
+
+def test_expect_passes_what_is_right():
+    expect(torch.tensor([1.0, -2.0], requires_grad=True), [1.0, -2.0 + 1e-9])
+    expect("decays", "decays")
+    with pytest.raises(AssertionError, match="transpose"):
+        expect([[1.0, 2.0], [3.0, 4.0]], [[1.0, 3.0], [2.0, 4.0]])
+
+
+def test_expect_does_not_betray_a_number():
+    """Any wrong number is some multiple of the right one; only telling factors are said."""
+    with pytest.raises(AssertionError, match=r"^your result is 2 times the right one$"):
+        expect(1.4, 0.7)
+    with pytest.raises(AssertionError, match=r"^your result is 0.6$"):
+        expect(0.6, 0.7)
+    with pytest.raises(AssertionError) as failure:
+        expect(torch.arange(784.0), torch.zeros(784))
+    assert len(str(failure.value)) < 300
