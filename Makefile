@@ -1,6 +1,6 @@
 # Every task by name. Each target sets up what it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help book serve notebooks text address pictures study benchmark lint test lock clean
+.PHONY: help book serve notebooks text address study benchmark clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,17 +17,6 @@ help:  ## this list
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
-
-.venv/grading.stamp: requirements-grading.txt .venv/book.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-grading.txt
-	touch $@
-
-.venv/dev.stamp: requirements-dev.txt .venv/book.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	touch $@
-
-lock: .venv/dev.stamp  ## resolve pyproject.toml anew into the three requirements files
-	$(BIN)/python tools/lock.py
 
 book: .venv/book.stamp  ## the pages, from the stored outputs
 	@$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going --quiet
@@ -46,14 +35,42 @@ address: .venv/book.stamp  ## write the address of _config.yml where else it sta
 	$(BIN)/python tools/address.py
 	$(BIN)/python tools/notebooks.py
 
-pictures: .venv/dev.stamp book  ## draw the logo, and photograph a page for the README
-	$(BIN)/python tools/pictures.py
-
 study: .venv/book.stamp  ## run the long experiment studies/NAME.py, write its table
 	$(BIN)/python tools/study.py $(NAME)
 
 benchmark: .venv/book.stamp book  ## measure what each chapter costs
 	$(BIN)/python benchmarks/chapters.py
+
+# teachers:begin
+.PHONY: assignments grade feedback publish lock pictures lint test
+
+.venv/grading.stamp: requirements-grading.txt .venv/book.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-grading.txt
+	touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/book.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch .venv/grading.stamp $@
+
+assignments: .venv/grading.stamp  ## students' and instructors' notebooks, and nbgrader's course folder
+	$(BIN)/python tools/assignments.py
+
+grade: .venv/grading.stamp  ## SUBMITTED=folder: nbgrader, in a sandbox; ASSIGNMENT=… COURSE=… UNSAFE=1
+	$(BIN)/python tools/grade.py $(SUBMITTED) $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) \
+	    $(if $(COURSE),--course $(COURSE)) $(if $(UNSAFE),--no-sandbox)
+
+feedback: .venv/grading.stamp  ## ASSIGNMENT=…: tables and pages anew, with the points given by hand
+	$(BIN)/python tools/grade.py --feedback --assignment $(ASSIGNMENT) \
+	    $(if $(COURSE),--course $(COURSE))
+
+publish: .venv/grading.stamp  ## the tree of the public repository, in FOLDER=build/public
+	$(BIN)/python tools/publish.py $(FOLDER)
+
+lock: .venv/dev.stamp  ## resolve pyproject.toml anew into the three requirements files
+	$(BIN)/python tools/lock.py
+
+pictures: .venv/dev.stamp book  ## draw the logo, and photograph a page for the README
+	$(BIN)/python tools/pictures.py
 
 lint: .venv/dev.stamp  ## style and types
 	$(BIN)/ruff check --quiet .
@@ -63,6 +80,7 @@ lint: .venv/dev.stamp  ## style and types
 # Two processes, one file each: a chapter's cells share a kernel, a browser test its server.
 test: .venv/dev.stamp lint book  ## everything: style, types, package, notebooks, pages, JupyterLab
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+# teachers:end
 
 clean:  ## remove what was built, keep .venv
 	rm -rf _build build

@@ -310,7 +310,7 @@ def test_lecture_takes_90_minutes(html):
 
 
 def test_table_of_run_times_is_the_measured_one(html):
-    text = (html / "book" / "teaching.html").read_text()
+    text = (html / "book" / "paths.html").read_text()
     rows = table(text, "What a chapter takes")[1:]
     measured = csv.DictReader((ROOT / "benchmarks" / "chapters.csv").read_text().splitlines())
     for row, wanted in zip(rows[:-1], measured, strict=True):

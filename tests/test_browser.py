@@ -13,7 +13,7 @@ from conftest import ROOT
 CHAPTER = "book/08_01_weight_decay.html"
 CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
 PAGES = [
-    *("index", *CHAPTERS, "paths", "teaching"),
+    *("index", *CHAPTERS, "paths", "assignments", "teaching"),
     *("reading_notes", "ledger", "notation", "api", "references"),
 ]
 MEGABYTES = 2.5  # what a reader's first chapter may load

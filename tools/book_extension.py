@@ -308,6 +308,43 @@ def reading_minutes(chapter: str) -> int:
     return 5 * round(len(" ".join(texts).split()) / WORDS_PER_MINUTE / 5)
 
 
+class AssignmentTable(ClaimsPart):
+    """The graded assignments: points, time, prerequisites, and where to get the notebook."""
+
+    def run(self) -> list[nodes.Node]:
+        config = self.env.config
+        lines = [
+            "| assignment | points | min | you need | download | open |",
+            "|:--|--:|--:|:--|:--|:--|",
+        ]
+        for path in sorted((ROOT / "assignments").glob("*.ipynb")):
+            self.env.note_dependency(str(path))
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            facts = notebook["metadata"]["assignment"]
+            heading = "".join(notebook["cells"][0]["source"])
+            chapters = ", ".join(
+                f"[{chapter_title(source_text(name)).split()[0]}]({name}.ipynb)"
+                for name in facts["chapters"]
+            )
+            lines.append(
+                f"| {heading.removeprefix('# Assignment ')} | {facts['points']} "
+                f"| {facts['minutes']} | {chapters}; {facts['prerequisites']} "
+                f"| {{download}}`notebook <../assignments/{path.name}>` "
+                f"| {launch_links(config, f'assignments/{path.name}')} |"
+            )
+        return self.parse(lines)
+
+
+def launch_links(config: Any, path: str) -> str:
+    """Links that open a file of the public repository in Binder and in Colab."""
+    options = config.html_theme_options
+    buttons, branch = options["launch_buttons"], options["repository_branch"]
+    name = options["repository_url"].removeprefix("https://github.com/")
+    binder = f"{buttons['binderhub_url']}/v2/gh/{name}/{branch}?urlpath=lab/tree/{path}"
+    colab = f"{buttons['colab_url']}/github/{name}/blob/{branch}/{path}"
+    return f"[Binder]({binder}), [Colab]({colab})"
+
+
 class ChapterGoals(ClaimsPart):
     """The goals of each chapter, from the box at its head."""
 
@@ -445,6 +482,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("notes-table", NotesTable)
     app.add_directive("reading-notes", ReadingNotes)
     app.add_directive("run-times", RunTimes)
+    app.add_directive("assignment-table", AssignmentTable)
     app.add_directive("chapter-goals", ChapterGoals)
     app.add_directive("not-for-exam", NotForExam)
     app.add_directive("method-map", MethodMap)

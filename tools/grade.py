@@ -11,8 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,21 +151,25 @@ def save(submission: Submission, graded: NotebookNode, folder: Path) -> None:
     SaveAutoGrades().preprocess(graded, {"nbgrader": names})
 
 
-def feedback(submission: Submission, folder: Path) -> None:
+def feedback(student: str, assignment: str, folder: Path) -> None:
     """Write a student's page of feedback."""
-    name, student = submission.assignment, submission.student
-    result = course(folder).generate_feedback(name, student)
+    result = course(folder).generate_feedback(assignment, student)
     if not result["success"]:
         raise RuntimeError(f"no feedback for {student}: {result.get('log') or result['error']}")
-    pages = folder / "grades" / name / "feedback"
+    pages = folder / "grades" / assignment / "feedback"
     pages.mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "feedback" / student / name / f"{name}.html", pages / f"{student}.html")
+    page = folder / "feedback" / student / assignment / f"{assignment}.html"
+    shutil.copy(page, pages / f"{student}.html")
 
 
 def grade_all(
     submitted: Path, folder: Path, assignment: str | None, jobs: int, limits: Limits
 ) -> None:
-    """Grade everything in a folder. Inside ``parallel_config(backend="dask")``, on a cluster."""
+    """Grade everything in a folder. Inside ``parallel_config(backend="dask")``, on a cluster.
+
+    Raises:
+        ValueError: if there is nothing to grade.
+    """
     submissions = collect(submitted, assignment)
     names = sorted({submission.assignment for submission in submissions})
     for name in names:
@@ -176,51 +180,74 @@ def grade_all(
         delayed(grade)(submission, folder, wrong[submission.assignment], limits)
         for submission in submissions
     )
-    for position, result in enumerate(tqdm(results, total=len(submissions), desc="submissions")):
-        submissions[position] = result[0]
-        save(*result, folder)
-    pages = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(feedback)(submission, folder) for submission in submissions
-    )
-    list(tqdm(pages, total=len(submissions), desc="feedback"))
+    remarks: dict[str, dict[str, list[str]]] = {name: {} for name in names}
+    for submission, graded in tqdm(results, total=len(submissions), desc="submissions"):
+        save(submission, graded, folder)
+        remarks[submission.assignment][submission.student] = submission.remarks
     for name in names:
-        mine = [submission for submission in submissions if submission.assignment == name]
-        print(summarize(name, folder, {one.student: one.remarks for one in mine}))
+        report(name, folder, jobs, remarks[name])
+
+
+def report(assignment: str, folder: Path, jobs: int, remarks: dict[str, list[str]]) -> None:
+    """Write feedback, table and summary of an assignment from the gradebook.
+
+    Raises:
+        ValueError: if nothing was graded.
+    """
+    students = sorted(path.parent.name for path in folder.glob(f"autograded/*/{assignment}"))
+    if not students:
+        raise ValueError(f"ASSIGNMENT must be one that was graded in {folder}, not {assignment}")
+    pages = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(feedback)(student, assignment, folder) for student in students
+    )
+    for _ in tqdm(pages, total=len(students), desc="feedback"):
+        pass
+    print(summarize(assignment, folder, remarks))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Grade a folder of submissions.")
-    parser.add_argument("submitted", type=Path, help="one folder or notebook a student")
+    parser.add_argument("submitted", type=Path, nargs="?", help="one folder or notebook a student")
     parser.add_argument("--assignment", help="only this one")
     parser.add_argument("--course", type=Path, default=ROOT / "course", help="where results go")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler")
     parser.add_argument("--seconds", type=int, default=60, help="that a cell may take")
     parser.add_argument("--no-sandbox", action="store_true", help="run students' code unprotected")
+    parser.add_argument("--feedback", action="store_true", help="anew, with the points by hand")
     arguments = parser.parse_args()
-    reason = None if arguments.no_sandbox else sandbox.missing()
-    if reason:
-        sys.exit(
-            f"Students' code must not run unprotected, and {reason}. If you trust all of it, say "
-            "so: make grade SUBMITTED=... UNSAFE=1"
-        )
-    with ExitStack() as stack:
-        if arguments.cluster:
-            from distributed import Client
-
-            client = stack.enter_context(Client(arguments.cluster))
-            client.run(sys.path.insert, 0, str(Path(__file__).parent))
-            stack.enter_context(parallel_config(backend="dask"))
-        try:
-            grade_all(
-                arguments.submitted,
-                arguments.course,
-                arguments.assignment,
-                arguments.jobs,
-                {"seconds": arguments.seconds, "shut_in": not arguments.no_sandbox},
+    folder, assignment, jobs = arguments.course, arguments.assignment, arguments.jobs
+    try:
+        if arguments.feedback:
+            report(assignment, folder, jobs, {})
+            return
+        if arguments.submitted is None:
+            raise ValueError("SUBMITTED must name a folder: make grade SUBMITTED=...")
+        reason = None if arguments.no_sandbox else sandbox.missing()
+        if reason:
+            raise ValueError(
+                f"Students' code must not run unprotected, and {reason}. If you trust all of it, "
+                "say so: make grade SUBMITTED=... UNSAFE=1"
             )
-        except ValueError as error:
-            sys.exit(str(error))
+        limits = {"seconds": arguments.seconds, "shut_in": not arguments.no_sandbox}
+        with cluster(arguments.cluster):
+            grade_all(arguments.submitted, folder, assignment, jobs, limits)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Send parallel work to a Dask cluster that sees the same disk, if there is an address."""
+    if address is None:
+        yield
+        return
+    from distributed import Client
+
+    with Client(address) as client:
+        client.run(sys.path.insert, 0, str(Path(__file__).parent))
+        with parallel_config(backend="dask"):
+            yield
 
 
 if __name__ == "__main__":

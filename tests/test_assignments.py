@@ -1,0 +1,297 @@
+"""The graded assignments: right answers get all points, wrong ones lose some, nothing leaks."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import publish
+import pytest
+from book_extension import chapters
+
+import assignments
+from assignments import POINTS, grader, is_test, outcome, points, read, stubs, tasks
+from conftest import ROOT
+from regkit.ledger import claims
+
+TEXTS = assignments.texts()
+by_text = pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.stem)
+WRONG = [
+    pytest.param(text, task, why, id=f"{text.stem}-{task.solution}-{why}")
+    for text in TEXTS
+    for task in tasks(read(text))
+    for why in task.wrong
+]
+notebook = cache(read)
+
+
+@pytest.fixture(autouse=True)
+def seconds_on_stage(monkeypatch):
+    """Figures are drawn and not shown."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+def automatic(text: Path) -> float:
+    return sum(grader(cell)["points"] for cell in notebook(text).cells if is_test(cell))
+
+
+def test_each_section_has_an_assignment():
+    covered = [
+        chapter for text in TEXTS for chapter in notebook(text).metadata["assignment"]["chapters"]
+    ]
+    assert covered == [name for name in chapters() if name.startswith("08_")]
+    assert all(text.stem in covered for text in TEXTS)
+
+
+@by_text
+def test_assignment_is_complete(text):
+    cells = notebook(text).cells
+    coding = tasks(notebook(text))
+    words = [
+        cell for cell in cells if grader(cell).get("solution") and cell.cell_type == "markdown"
+    ]
+    assert 2 <= len(coding) <= 4
+    assert len(words) == 1
+    assert "**Points.**" in words[0].source
+    assert automatic(text) + grader(words[0])["points"] == POINTS
+    assert 30 <= notebook(text).metadata["assignment"]["minutes"] <= 60
+    names = [grader(cell)["grade_id"] for cell in cells if grader(cell)]
+    assert len(names) == len(set(names))
+
+
+@by_text
+def test_headings_say_the_points(text):
+    cells = notebook(text).cells
+    said, given = [], []
+    for cell in cells:
+        heading = re.match(r"## Task (\d+)\. .* \((\d+) points?\)\n", cell.source + "\n")
+        if heading:
+            assert int(heading[1]) == len(said) + 1
+            said.append(int(heading[2]))
+            given.append(0)
+        elif "points" in grader(cell):
+            given[-1] += grader(cell)["points"]
+    assert 3 <= len(said) <= 5
+    assert said == given
+
+
+@by_text
+def test_tests_are_visible_and_hidden_and_ask_about_a_claim(text):
+    tests = {grader(cell)["grade_id"]: cell for cell in notebook(text).cells if is_test(cell)}
+    assert all(cell.metadata["claim"] in claims() for cell in tests.values())
+    for task in tasks(notebook(text)):
+        hidden = [name for name in task.tests if "### BEGIN HIDDEN TESTS" in tests[name].source]
+        assert 0 < len(hidden) < len(task.tests), task.solution
+        worth = {name: grader(tests[name])["points"] for name in task.tests}
+        assert 2 * sum(worth[name] for name in hidden) >= sum(worth.values()), task.solution
+
+
+@by_text
+def test_solutions_get_all_points(text):
+    said = outcome(notebook(text), {})
+    assert {name: words for name, words in said.items() if words} == {}
+    assert points(notebook(text), said) == automatic(text)
+
+
+@by_text
+def test_stubs_get_nothing_and_say_what_to_do(text):
+    said = outcome(notebook(text), stubs(notebook(text)))
+    assert points(notebook(text), said) == 0
+    assert all("your code is missing" in words for words in said.values())
+
+
+@by_text
+def test_a_solution_does_not_need_the_others(text):
+    """Who solves one task gets its points."""
+    handed_out = stubs(notebook(text))
+    for task in tasks(notebook(text)):
+        others = {name: stub for name, stub in handed_out.items() if name != task.solution}
+        said = outcome(notebook(text), others, task.tests)
+        assert {name: said[name] for name in task.tests if said[name]} == {}
+
+
+@pytest.mark.parametrize(("text", "task", "why"), WRONG)
+def test_wrong_answer_loses_points(text, task, why):
+    said = outcome(notebook(text), {task.solution: task.wrong[why]}, task.tests)
+    lost = [said[name] for name in task.tests if said[name]]
+    assert lost
+    assert all("AssertionError" in words for words in lost), lost
+
+
+@by_text
+def test_each_test_catches_a_wrong_answer(text):
+    for task in tasks(notebook(text)):
+        assert len(task.wrong) >= 2
+        caught = set()
+        for code in task.wrong.values():
+            said = outcome(notebook(text), {task.solution: code}, task.tests)
+            caught |= {name for name in task.tests if said[name]}
+        assert caught == set(task.tests)
+
+
+@by_text
+def test_text_is_clean_code(text, tmp_path):
+    path = tmp_path / "source.ipynb"
+    nbformat.write(assignments.source(text), path)
+    style = ["--config", str(ROOT / "book" / "ruff.toml"), str(path)]
+    for command in (["check", "--output-format", "concise"], ["format", "--diff"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *style], capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout
+
+
+@by_text
+def test_hidden_tests_bring_their_imports(text, tmp_path):
+    """A student may tidy imports that nothing visible uses."""
+    code = "\n\n".join(
+        publish_visible(cell) for cell in notebook(text).cells if cell.cell_type == "code"
+    )
+    unused = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--select",
+            "F401",
+            "--output-format",
+            "concise",
+            "-",
+        ],
+        input=code,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    hidden = "\n".join(cell.source for cell in notebook(text).cells if is_test(cell))
+    for name in re.findall(r"`([\w.]+)` imported but unused", unused):
+        last = name.split(".")[-1]
+        assert not re.search(rf"\b{last}\.", hidden) or f"import {name}" in hidden, name
+
+
+def publish_visible(cell) -> str:
+    if "wrong" in cell.metadata:
+        return ""
+    return re.sub(r"### BEGIN HIDDEN TESTS(.|\n)*### END HIDDEN TESTS", "", cell.source)
+
+
+# What students get
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The students' notebooks and the build folder, made anew."""
+    folder = tmp_path_factory.mktemp("made")
+    build, students = assignments.BUILD, assignments.STUDENTS
+    assignments.BUILD, assignments.STUDENTS = folder / "build", folder / "assignments"
+    assignments.make()
+    yield folder
+    assignments.BUILD, assignments.STUDENTS = build, students
+
+
+def test_stored_notebooks_are_those_of_the_texts(made):
+    wanted = {path.name: path.read_bytes() for path in (made / "assignments").iterdir()}
+    stored = {path.name: path.read_bytes() for path in (ROOT / "assignments").iterdir()}
+    assert sorted(stored) == sorted(wanted)
+    different = [name for name in wanted if stored[name] != wanted[name]]
+    assert different == [], "run `make assignments`, and commit"
+
+
+def test_archives_hold_what_they_should(made):
+    for name, secret in (("students.zip", False), ("instructors.zip", True)):
+        with zipfile.ZipFile(made / "build" / name) as bundle:
+            assert sorted(bundle.namelist()) == [f"{text.stem}.ipynb" for text in TEXTS]
+            content = b"".join(bundle.read(inner) for inner in bundle.namelist())
+        assert (b"BEGIN SOLUTION" in content) is secret
+        assert (b"BEGIN HIDDEN TESTS" in content) is secret
+    assert (made / "build" / "course" / "nbgrader_config.py").exists()
+
+
+def test_nothing_leaks_to_students(made, html):
+    (made / "build" / "instructors.zip").rename(made / "instructors.zip")
+    handed_out = made / "handed_out"
+    handed_out.mkdir()
+    (made / "build" / "students.zip").rename(handed_out / "students.zip")
+    assert publish.leaks(handed_out) == []
+    assert publish.leaks(made / "build" / "course" / "release") == []
+    assert publish.leaks(html) == []
+
+
+def test_leaks_are_found(made, tmp_path):
+    """The search for leaks finds what is in an instructor's notebook, page, archive or index."""
+    secret = max(publish.secrets(), key=len)
+    (tmp_path / "page.html").write_text(
+        f"<p>{secret.replace('<', '&lt;')[:9]}<b></b>{secret.replace('<', '&lt;')[9:]}</p>"
+    )
+    (tmp_path / "searchindex.js").write_text(f'"one\\n{secret}\\nthree"')
+    (tmp_path / "words.md").write_text(f"    {secret}\n")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as bundle:
+        source = next((made / "build" / "course" / "source").rglob("*.ipynb"))
+        bundle.write(source, source.name)
+    found = {leak.split(":")[0] for leak in publish.leaks(tmp_path)}
+    assert {"searchindex.js", "words.md", "all.zip"} <= found
+
+
+# The public repository
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published") / "public"
+    publish.export(folder)
+    return folder
+
+
+def test_public_tree_has_what_readers_need_and_nothing_else(public):
+    there = {str(path.relative_to(public)) for path in publish.files(public)}
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    for name in tracked:
+        private = name.startswith(("exercises/", "tests/", ".ci/")) or name == "book/teaching.md"
+        if private:
+            assert name not in there
+        elif name.startswith(("book/", "regkit/", "studies/", "binder/", "assignments/")):
+            assert name in there
+    assert not (public / ".git").exists()
+    assert {"README.md", "LICENSE", "Makefile", "requirements.txt", "_toc.yml"} <= there
+
+
+def test_public_tree_does_not_mention_teachers_files(public):
+    for path in publish.files(public):
+        if path.suffix in (".md", ".yml", ".toml", "") and path.name != "LICENSE":
+            text = path.read_text()
+            assert "teachers:" not in text, path
+            assert "teaching.md" not in text, path
+    assert publish.leaks(public) == []
+
+
+def test_public_book_builds(public):
+    subprocess.run(
+        [
+            Path(sys.executable).with_name("jupyter-book"),
+            "build",
+            ".",
+            "-W",
+            "-n",
+            "--keep-going",
+            "-q",
+        ],
+        cwd=public,
+        check=True,
+    )
+    pages = public / "_build" / "html"
+    assert (pages / "book" / "assignments.html").exists()
+    assert not (pages / "book" / "teaching.html").exists()
+    assert publish.leaks(pages) == []
+
+
+def test_export_needs_an_empty_folder(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="FOLDER must be empty"):
+        publish.export(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
