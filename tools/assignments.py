@@ -138,7 +138,12 @@ def outcome(
         error, stderr = None, io.StringIO()
         try:
             code = compile(answers.get(name, cell.source), f"<{name}>", "exec")
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stderr):
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(stderr),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("default")  # they cost points, as in a kernel
                 exec(code, namespace)
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"

@@ -71,7 +71,11 @@ def secrets() -> set[str]:
                 visible |= lines(before + after)
             else:
                 visible |= lines(cell.source)
-    return {line for line in hidden - visible if len(line) >= DISTINCTIVE}
+    return {
+        line
+        for line in hidden - visible
+        if len(line) >= DISTINCTIVE and not line.startswith(("import ", "from "))
+    }
 
 
 def lines(text: str) -> set[str]:
