@@ -111,6 +111,14 @@ def test_solutions_get_all_points(text):
 
 
 @by_text
+def test_tests_do_not_need_each_other(text):
+    """A cell that had to be stopped costs no points of others."""
+    for task in tasks(notebook(text)):
+        for name in task.tests:
+            assert outcome(notebook(text), {}, [name]) == {name: None}
+
+
+@by_text
 def test_stubs_get_nothing_and_say_what_to_do(text):
     said = outcome(notebook(text), stubs(notebook(text)))
     assert points(notebook(text), said) == 0
