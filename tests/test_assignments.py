@@ -11,7 +11,6 @@ from pathlib import Path
 import nbformat
 import publish
 import pytest
-from book_extension import chapters
 
 import assignments
 from assignments import POINTS, grader, is_test, outcome, points, read, stubs, tasks
@@ -56,7 +55,7 @@ def test_each_section_has_an_assignment():
     covered = [
         chapter for text in TEXTS for chapter in notebook(text).metadata["assignment"]["chapters"]
     ]
-    assert covered == [name for name in chapters() if name.startswith("08_")]
+    assert covered == sorted(path.stem for path in (ROOT / "book" / "source").glob("08_*.md"))
     assert all(text.stem in covered for text in TEXTS)
 
 
@@ -81,7 +80,7 @@ def test_headings_say_the_points(text):
     cells = notebook(text).cells
     said, given = [], []
     for cell in cells:
-        heading = re.match(r"## Task (\d+)\. .* \((\d+) points?\)\n", cell.source + "\n")
+        heading = re.search(r"^## Task (\d+)\. .* \((\d+) points?\)$", cell.source, re.MULTILINE)
         if heading:
             assert int(heading[1]) == len(said) + 1
             said.append(int(heading[2]))

@@ -21,7 +21,8 @@ import psutil
 ROOT = Path(__file__).parent.parent
 RUNNER = Path(__file__).with_name("runner.py")
 STARTUP = 60  # seconds until the kernel is there
-MEMORY = 2 * 2**30  # bytes of a process, and of all processes together
+MEMORY = 2 * 2**30  # bytes of a process
+TOGETHER = 3 * 2**30  # bytes of all processes
 PROCESSES = 64  # and threads
 DISK = 100 * 2**20  # bytes
 STOPS = 3  # cells that may be stopped before the rest of a notebook is not run any more
@@ -184,8 +185,8 @@ def watch(process: subprocess.Popen[str], answers: list[Any], seconds: int) -> s
     known, since = 0, time.monotonic()
     while process.poll() is None:
         time.sleep(0.1)
-        if memory(process) > MEMORY:
-            return f"it used more than {MEMORY / 2**30:g} GB of memory"
+        if memory(process) > TOGETHER:
+            return f"it used more than {TOGETHER / 2**30:g} GB of memory"
         if len(answers) > known:
             known, since = len(answers), time.monotonic()
         if time.monotonic() - since > seconds + STARTUP:

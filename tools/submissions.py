@@ -46,9 +46,7 @@ def collect(folder: Path, wanted: str | None = None) -> list[Submission]:
     if wanted is not None and wanted not in known:
         raise ValueError(f"ASSIGNMENT must be one of {', '.join(known)}, not {wanted}")
     if not folder.is_dir():
-        raise ValueError(
-            f"SUBMITTED must be a folder with one folder or notebook a student: {folder}"
-        )
+        raise ValueError(f"SUBMITTED must be a folder, and {folder} is none")
     found: dict[tuple[str, str], Submission] = {}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
