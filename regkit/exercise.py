@@ -91,7 +91,8 @@ def _difference(result: Any, expected: Any, tolerance: float) -> str:
         return "right size, wrong sign"
     if left.ndim == 2 and _equal(left.T, right, tolerance):
         return "your result is the transpose of the right one"
-    factor = float((left * right).sum() / (right * right).sum()) if right.any() else 0.0
+    comparable = right.any() and np.isfinite(right).all()
+    factor = float((left * right).sum() / (right * right).sum()) if comparable else 0.0
     telling = np.count_nonzero(right) > 1 or round(factor, 9) in (0.25, 0.5, 2.0, 4.0)
     if telling and factor and _equal(left / factor, right, tolerance):
         return f"your result is {factor:.4g} times the right one"

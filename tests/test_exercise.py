@@ -78,6 +78,8 @@ def test_expect_does_not_betray_a_number():
         expect(1.4, 0.7)
     with pytest.raises(AssertionError, match=r"^your result is 0.6$"):
         expect(0.6, 0.7)
+    with pytest.raises(AssertionError, match=r"^your result is 0.0$"):
+        expect(0.0, float("inf"))
     with pytest.raises(AssertionError) as failure:
         expect(torch.arange(784.0), torch.zeros(784))
     assert len(str(failure.value)) < 300
