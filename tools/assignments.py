@@ -143,7 +143,8 @@ def outcome(
                 contextlib.redirect_stderr(stderr),
                 warnings.catch_warnings(),
             ):
-                warnings.simplefilter("default")  # they cost points, as in a kernel
+                warnings.simplefilter("default")  # what they write costs points, as in a kernel,
+                warnings.simplefilter("ignore", DeprecationWarning)  # which does not show these
                 exec(code, namespace)
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"
