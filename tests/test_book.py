@@ -1,9 +1,11 @@
 """What is stored and what is built: nothing unexecuted, foreign or dangling."""
 
 import csv
+import json
 import re
 import subprocess
 import tomllib
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -311,7 +313,7 @@ def test_lecture_takes_90_minutes(html):
 
 def test_table_of_run_times_is_the_measured_one(html):
     text = (html / "book" / "paths.html").read_text()
-    rows = table(text, "What a chapter takes")[1:]
+    rows = table(text, "Seconds of CPU on one thread")[1:]
     measured = csv.DictReader((ROOT / "benchmarks" / "chapters.csv").read_text().splitlines())
     for row, wanted in zip(rows[:-1], measured, strict=True):
         chapter = wanted["chapter"]
@@ -323,6 +325,22 @@ def test_table_of_run_times_is_the_measured_one(html):
         assert int(row[5]) == source.count("```{exercise}")
     for column in (1, 3, 4, 5):
         assert int(rows[-1][column]) == sum(int(row[column]) for row in rows[:-1])
+
+
+def test_table_of_assignments(html):
+    text = (html / "book" / "assignments.html").read_text()
+    rows = table(text, "One graded assignment")[1:]
+    stored = sorted((ROOT / "assignments").glob("*.ipynb"))
+    for row, path in zip(rows, stored, strict=True):
+        notebook = json.loads(path.read_text())
+        facts = notebook["metadata"]["assignment"]
+        assert "".join(notebook["cells"][0]["source"]).startswith(f"# Assignment {row[0]}\n")
+        assert row[1:3] == [str(facts["points"]), str(facts["minutes"])]
+        assert unescape(row[3]).endswith(facts["prerequisites"].replace("'", "’"))
+        assert f"?urlpath=lab/tree/assignments/{path.name}" in text
+        assert f"/assignments/{path.name}" in text.split("colab.research", 1)[1]
+        downloads = list((html / "_downloads").rglob(path.name))
+        assert [one.read_bytes() for one in downloads] == [path.read_bytes()]
 
 
 def test_goals_of_all_chapters_are_on_the_page_for_teachers(html):

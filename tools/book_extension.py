@@ -321,10 +321,9 @@ class AssignmentTable(ClaimsPart):
             self.env.note_dependency(str(path))
             notebook = json.loads(path.read_text(encoding="utf-8"))
             facts = notebook["metadata"]["assignment"]
-            heading = "".join(notebook["cells"][0]["source"])
+            heading = "".join(notebook["cells"][0]["source"]).splitlines()[0]
             chapters = ", ".join(
-                f"[{chapter_title(source_text(name)).split()[0]}]({name}.ipynb)"
-                for name in facts["chapters"]
+                f"[{chapter_title(source_text(name))}]({name}.ipynb)" for name in facts["chapters"]
             )
             lines.append(
                 f"| {heading.removeprefix('# Assignment ')} | {facts['points']} "
