@@ -335,8 +335,8 @@ def test_table_of_assignments(html):
         notebook = json.loads(path.read_text())
         facts = notebook["metadata"]["assignment"]
         assert "".join(notebook["cells"][0]["source"]).startswith(f"# Assignment {row[0]}\n")
-        assert row[1:3] == [str(facts["points"]), str(facts["minutes"])]
-        assert unescape(row[3]).endswith(facts["prerequisites"].replace("'", "’"))
+        assert row[2:4] == [str(facts["points"]), str(facts["minutes"])]
+        assert unescape(row[4]).endswith(facts["prerequisites"].replace("'", "’"))
         assert f"?urlpath=lab/tree/assignments/{path.name}" in text
         assert f"/assignments/{path.name}" in text.split("colab.research", 1)[1]
         downloads = list((html / "_downloads").rglob(path.name))

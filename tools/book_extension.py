@@ -314,8 +314,8 @@ class AssignmentTable(ClaimsPart):
     def run(self) -> list[nodes.Node]:
         config = self.env.config
         lines = [
-            "| assignment | points | min | you need | download | open |",
-            "|:--|--:|--:|:--|:--|:--|",
+            "| notebook to download | or open | points | min | you need |",
+            "|:--|:--|--:|--:|:--|",
         ]
         for path in sorted((ROOT / "assignments").glob("*.ipynb")):
             self.env.note_dependency(str(path))
@@ -325,11 +325,12 @@ class AssignmentTable(ClaimsPart):
             chapters = ", ".join(
                 f"[{chapter_title(source_text(name))}]({name}.ipynb)" for name in facts["chapters"]
             )
+            name = heading.removeprefix("# Assignment ")
             lines.append(
-                f"| {heading.removeprefix('# Assignment ')} | {facts['points']} "
-                f"| {facts['minutes']} | {chapters}; {facts['prerequisites']} "
-                f"| {{download}}`notebook <../assignments/{path.name}>` "
-                f"| {launch_links(config, f'assignments/{path.name}')} |"
+                f"| {{download}}`{name} <../assignments/{path.name}>` "
+                f"| {launch_links(config, f'assignments/{path.name}')} "
+                f"| {facts['points']} | {facts['minutes']} "
+                f"| {chapters}; {facts['prerequisites']} |"
             )
         return self.parse(lines)
 
