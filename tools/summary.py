@@ -33,10 +33,11 @@ th, td {{ text-align: left; vertical-align: top; overflow-wrap: normal; }}
 <p>{words}</p>
 <img alt="{alt}" src="data:image/png;base64,{figure}">
 <h2>Tasks, the most lost first</h2>
+<p>Answers that still need points by hand are left out.</p>
 {tasks}
 <h2>What was misunderstood</h2>
-<p>Each line is a message that lost a test, with the statement of the ledger that the test asks
-about. One student counts once a line.</p>
+<p>The messages of lost tests, under the statement of the ledger that the tests ask about, the most
+frequent first. A student counts once a line.</p>
 {misunderstood}
 <h2>Remarks</h2>
 {remarks}
@@ -74,7 +75,7 @@ def summarize(assignment: str, folder: Path, remarks: dict[str, list[str]]) -> s
         alt=alt,
         figure=draw(table, possible),
         tasks=task_table(table, possible).to_html(index=False, border=0),
-        misunderstood=misunderstood(lost).to_html(index=False, border=0),
+        misunderstood=misunderstood(lost),
         remarks=listed(table["remarks"]),
     )
     (results / "summary.html").write_text(page, encoding="utf-8")
@@ -82,7 +83,10 @@ def summarize(assignment: str, folder: Path, remarks: dict[str, list[str]]) -> s
 
 
 def points(assignment: str, folder: Path) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The points of each student in each task and in all, and the points that a task has."""
+    """The points of each student in each task and in all, and the points that a task has.
+
+    What still needs points by hand is NaN, and counts as zero in the total.
+    """
     source = nbformat.read(folder / "source" / assignment / f"{assignment}.ipynb", as_version=4)
     columns = {test: task.solution for task in tasks(source) for test in task.tests}
     rows, possible = {}, {}
@@ -92,7 +96,8 @@ def points(assignment: str, folder: Path) -> tuple[pd.DataFrame, dict[str, float
             by_hand = False
             for grade in submission.notebooks[0].grades:
                 column = columns.get(grade.name, grade.name)
-                row[column] = row.get(column, 0) + (grade.score or 0)
+                given = np.nan if grade.needs_manual_grade else grade.score
+                row[column] = row.get(column, 0) + given
                 by_hand |= bool(grade.needs_manual_grade)
             rows[submission.student.id] = {**row, "total": submission.score, "by hand": by_hand}
         for cell in gradebook.find_notebook(assignment, assignment).grade_cells:
@@ -113,14 +118,18 @@ def remembered(path: Path) -> dict[str, str]:
 
 def lost_tests(assignment: str, folder: Path, students: list[str]) -> pd.DataFrame:
     """A row for each student and lost test: the claim it asks about, and what it said."""
+    source = nbformat.read(folder / "source" / assignment / f"{assignment}.ipynb", as_version=4)
+    asked = {
+        grader(cell)["grade_id"]: cell.metadata["claim"] for cell in source.cells if is_test(cell)
+    }
     rows = []
     for student in students:
         path = folder / "autograded" / student / assignment / f"{assignment}.ipynb"
         for cell in nbformat.read(path, as_version=4).cells:
             if is_test(cell) and (message := complaint(cell)):
-                named = CLAIM.search(message)
-                claim = named.group(1) if named else cell.metadata.get("claim", "")
-                rows.append((student, grader(cell)["grade_id"], claim, CLAIM.sub("", message)))
+                test, named = grader(cell)["grade_id"], CLAIM.search(message)
+                claim = named.group(1) if named else asked[test]
+                rows.append((student, test, claim, CLAIM.sub("", message).strip()))
     return pd.DataFrame(rows, columns=["student", "test", "claim", "message"])
 
 
@@ -135,14 +144,20 @@ def complaint(cell: NotebookNode) -> str | None:
     return None
 
 
-def misunderstood(lost: pd.DataFrame) -> pd.DataFrame:
-    """The messages, the most frequent first."""
-    groups = lost.groupby(["claim", "message"])
-    table = groups.agg(students=("student", "nunique"), tests=("test", names))
-    table = table.sort_values("students", ascending=False, kind="stable").reset_index()
+def misunderstood(lost: pd.DataFrame) -> str:
+    """For each claim its statement and the messages of lost tests."""
     known = claims()
-    table["statement"] = [known[it].statement if it in known else "" for it in table["claim"]]
-    return table[["students", "message", "claim", "statement", "tests"]]
+    parts = []
+    for claim in lost.groupby("claim")["student"].nunique().sort_values(ascending=False).index:
+        groups = lost[lost["claim"] == claim].groupby("message")
+        table = groups.agg(students=("student", "nunique"), tests=("test", names))
+        table = table.sort_values("students", ascending=False, kind="stable").reset_index()
+        statement = html.escape(known[claim].statement)
+        parts.append(
+            f"<h3>{claim}</h3>\n<details><summary>Statement</summary>{statement}</details>"
+        )
+        parts.append(table[["students", "message", "tests"]].to_html(index=False, border=0))
+    return "\n".join(parts) or "<p>Nothing: no test was lost.</p>"
 
 
 def names(column: pd.Series) -> str:
@@ -151,17 +166,21 @@ def names(column: pd.Series) -> str:
 
 def task_table(table: pd.DataFrame, possible: dict[str, float]) -> pd.DataFrame:
     """Points possible, mean, and the shares of full and no points, the worst task first."""
-    rows = [
-        {
-            "task": task,
-            "points": most,
-            "mean": round(table[task].mean(), 2),
-            "all points": f"{(table[task] >= most).mean():.0%}",
-            "no points": f"{(table[task] == 0).mean():.0%}",
-        }
-        for task, most in possible.items()
-    ]
-    return pd.DataFrame(sorted(rows, key=lambda row: row["mean"] / row["points"]))
+    rows = []
+    for task, most in possible.items():
+        given = table[task].dropna()
+        share = given.mean() / most if len(given) else 2.0  # not graded yet: last
+        rows.append(
+            {
+                "task": task,
+                "points": f"{most:g}",
+                "mean": f"{given.mean():.2f}" if len(given) else "by hand",
+                "all points": f"{(given >= most).mean():.0%}" if len(given) else "",
+                "no points": f"{(given == 0).mean():.0%}" if len(given) else "",
+                "share": share,
+            }
+        )
+    return pd.DataFrame(rows).sort_values("share", kind="stable").drop(columns="share")
 
 
 def draw(table: pd.DataFrame, possible: dict[str, float]) -> str:
