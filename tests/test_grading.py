@@ -180,6 +180,9 @@ def survived(course, tmp_path_factory) -> tuple[Path, Path]:
             nbformat.write(content, path)
     hand_in(solved(HOSTILE, course), submitted / "renamer" / "final (2).ipynb")
     (submitted / "renamer" / "notes.txt").write_text("mine")
+    os.mkfifo(submitted / "renamer" / "pipe.ipynb")
+    (submitted / "renamer" / "folder.ipynb").mkdir()
+    (submitted / "renamer" / "stolen.ipynb").symlink_to(course / "source" / HOSTILE)
     (submitted / "nothing").mkdir()
     (submitted / "archive.zip").write_bytes(b"PK")
     (submitted / "linker").symlink_to(course / "source")
@@ -233,7 +236,7 @@ def test_nothing_of_a_submission_is_lost(survived):
         if entry.is_symlink():
             continue
         kept = course / "submitted" / entry.stem / HOSTILE
-        for path in [entry] if entry.is_file() else entry.iterdir():
+        for path in [entry] if entry.is_file() else filter(Path.is_file, entry.iterdir()):
             assert (kept / path.name).read_bytes() == path.read_bytes()
     assert (course / "submitted" / "renamer" / HOSTILE / f"{HOSTILE}.ipynb").exists()
 
@@ -279,6 +282,22 @@ def test_refuses_without_a_sandbox(tmp_path, monkeypatch):
     assert result.returncode == 1
     assert "bubblewrap is not installed" in result.stderr
     assert "UNSAFE=1" in result.stderr
+
+
+def test_of_two_copies_of_a_cell_the_last_one_counts(course):
+    notebook = solved(HOSTILE, course)
+    early = [copy.deepcopy(cell) for cell in notebook.cells if is_test(cell)]
+    notebook.cells = [*early, *notebook.cells]
+    remarks = submissions.restore(notebook, released(HOSTILE, course))
+    assert remarks == []
+    assert not any(grader(cell) for cell in notebook.cells[: len(early)])
+
+
+def test_a_byte_order_mark_does_no_harm(course, tmp_path):
+    path = tmp_path / "marked.ipynb"
+    nbformat.write(solved(HOSTILE, course), path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert submissions.load(path).metadata["assignment"]["name"] == HOSTILE
 
 
 def test_two_students_whose_names_become_one(course, tmp_path):

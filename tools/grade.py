@@ -86,7 +86,7 @@ def grade(
             submission.remarks.append(str(error))
     try:
         return submission, autograde(submission, notebook, folder, wrong, limits)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a notebook may lead to: the others must not suffer
         submission.remarks.append(f"nbgrader cannot grade this notebook: {error}")
         return submission, autograde(submission, released, folder, wrong, limits)
 
@@ -135,7 +135,9 @@ def save(submission: Submission, graded: NotebookNode, folder: Path) -> None:
     shutil.rmtree(handed, ignore_errors=True)
     handed.mkdir(parents=True)
     if submission.handed.is_dir() and not submission.handed.is_symlink():
-        shutil.copytree(submission.handed, handed, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(
+            submission.handed, handed, symlinks=True, ignore=special, dirs_exist_ok=True
+        )
     else:
         shutil.copy(submission.handed, handed, follow_symlinks=False)
     if submission.notebook is not None and not (handed / f"{name}.ipynb").exists():
@@ -151,15 +153,24 @@ def save(submission: Submission, graded: NotebookNode, folder: Path) -> None:
     SaveAutoGrades().preprocess(graded, {"nbgrader": names})
 
 
-def feedback(student: str, assignment: str, folder: Path) -> None:
-    """Write a student's page of feedback."""
+def special(folder: str, names: list[str]) -> list[str]:
+    """What cannot be copied: pipes, sockets, devices."""
+    paths = [Path(folder, name) for name in names]
+    return [
+        path.name for path in paths if not (path.is_symlink() or path.is_file() or path.is_dir())
+    ]
+
+
+def feedback(student: str, assignment: str, folder: Path) -> str | None:
+    """Write a student's page of feedback; say so if nbgrader cannot."""
     result = course(folder).generate_feedback(assignment, student)
     if not result["success"]:
-        raise RuntimeError(f"no feedback for {student}: {result.get('log') or result['error']}")
+        return f"no feedback for {student}: {result.get('log') or result['error']}"
     pages = folder / "grades" / assignment / "feedback"
     pages.mkdir(parents=True, exist_ok=True)
     page = folder / "feedback" / student / assignment / f"{assignment}.html"
     shutil.copy(page, pages / f"{student}.html")
+    return None
 
 
 def grade_all(
@@ -200,8 +211,9 @@ def report(assignment: str, folder: Path, jobs: int, remarks: dict[str, list[str
     pages = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(feedback)(student, assignment, folder) for student in students
     )
-    for _ in tqdm(pages, total=len(students), desc="feedback"):
-        pass
+    failures = [said for said in tqdm(pages, total=len(students), desc="feedback") if said]
+    for failure in failures:
+        print(failure, file=sys.stderr)
     print(summarize(assignment, folder, remarks))
 
 

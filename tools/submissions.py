@@ -87,13 +87,13 @@ def notebooks(entry: Path) -> list[Path]:
     """All notebooks of an entry. We follow no link: it may lead to somebody else's files."""
     if entry.is_symlink():
         return []
-    paths = [entry] if entry.is_file() else sorted(entry.rglob("*"))
+    paths = [entry] if entry.is_file() else sorted(entry.rglob("*.ipynb"))
     return [
         path
         for path in paths
-        if path.suffix == ".ipynb"
-        and path.is_file()
-        and not path.is_symlink()
+        if path.is_file()
+        and path.suffix == ".ipynb"
+        and path.resolve() == entry.resolve() / path.relative_to(entry)
         and ".ipynb_checkpoints" not in path.parts
     ]
 
@@ -119,7 +119,7 @@ def load(path: Path) -> NotebookNode:
     if size > LARGEST:
         raise ValueError(f"{path.name} has {size / 2**20:.0f} MB, more than we read")
     try:
-        raw = nbformat.reader.reads(path.read_text(encoding="utf-8"))
+        raw = nbformat.reader.reads(path.read_text(encoding="utf-8-sig"))
         cells = [plain(cell) for cell in nbformat.convert(raw, 4).cells]
         notebook = nbformat.v4.new_notebook(
             cells=cells, metadata={"assignment": raw["metadata"].get("assignment")}
@@ -147,7 +147,7 @@ def restore(notebook: NotebookNode, released: NotebookNode) -> list[str]:
     """Give the cells that we handed out their metadata back; say which tests were tampered with."""
     originals = {grader(cell)["grade_id"]: cell for cell in released.cells if grader(cell)}
     seen, changed = set(), []
-    for cell in notebook.cells:
+    for cell in reversed(notebook.cells):  # of two copies of a cell, the last one counts
         name = cell.metadata.pop("nbgrader", {}).get("grade_id")
         original = originals.get(name)
         if original is None or name in seen or original.cell_type != cell.cell_type:
@@ -160,7 +160,7 @@ def restore(notebook: NotebookNode, released: NotebookNode) -> list[str]:
     deleted = [name for name, cell in originals.items() if is_test(cell) and name not in seen]
     remarks = []
     if changed:
-        remarks.append(f"we restored tests that were changed: {', '.join(changed)}")
+        remarks.append(f"we restored tests that were changed: {', '.join(reversed(changed))}")
     if deleted:
         remarks.append(f"we put tests back that were deleted: {', '.join(deleted)}")
     return remarks
