@@ -1,5 +1,6 @@
 """Grading with nbgrader as an instructor does it: real notebooks, a real sandbox, hostile code."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -130,7 +131,7 @@ def tampered(name: str, course: Path) -> dict[str, nbformat.NotebookNode | bytes
         handed_in[student] = notebook
 
     with_first_task("loop", "while True:\n    pass", True)
-    with_first_task("memory", "hoard = [bytearray(10**7) for _ in range(1000)]", True)
+    with_first_task("memory", "hoard = [bytearray(10**7) for _ in range(1000)]", False)
     with_first_task("exit", "exit()", True)
     with_first_task("killer", "import os\nos._exit(1)", True)
     with_first_task("printer", "print('x' * 50_000_000)", True)
@@ -199,7 +200,7 @@ EXPECTED = {
     "printer": (FIRST, OTHERS, "characters of output, of which we keep"),
     "hoarder": (FIRST, OTHERS, None),
     "renamer": (FIRST, OTHERS, "final (2).ipynb was renamed"),
-    "memory": (FIRST, OTHERS, "MemoryError"),  # after the function was defined
+    "memory": (0, 0, "Error"),  # MemoryError, if the kernel lives to say so
     "loop": (0, OTHERS, f"it took longer than {SECONDS} seconds"),
     "exit": (0, OTHERS, "it ended the kernel"),
     "killer": (0, OTHERS, "it ended the kernel"),

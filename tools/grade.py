@@ -257,7 +257,9 @@ def cluster(address: str | None) -> Iterator[None]:
     from distributed import Client
 
     with Client(address) as client:
-        client.run(sys.path.insert, 0, str(Path(__file__).parent))
+        tools = str(Path(__file__).parent)
+        client.run(sys.path.insert, 0, tools)
+        client.run_on_scheduler(sys.path.insert, 0, tools)
         with parallel_config(backend="dask"):
             yield
 
