@@ -257,11 +257,14 @@ def cluster(address: str | None) -> Iterator[None]:
     from distributed import Client
 
     with Client(address) as client:
-        tools = str(Path(__file__).parent)
-        client.run(sys.path.insert, 0, tools)
-        client.run_on_scheduler(sys.path.insert, 0, tools)
+        client.run(find_modules, str(Path(__file__).parent))
+        client.run_on_scheduler(find_modules, str(Path(__file__).parent))
         with parallel_config(backend="dask"):
             yield
+
+
+def find_modules(folder: str) -> None:
+    sys.path.insert(0, folder)
 
 
 if __name__ == "__main__":
