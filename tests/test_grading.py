@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grade
 import nbformat
 import pandas as pd
 import pytest
@@ -103,18 +104,28 @@ def test_points_by_hand_reach_the_table(graded):
     """What the formgrader does when an instructor gives points to the answer in words."""
     name = NAMES[0]
     with Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as gradebook:
-        grade = next(
-            grade
-            for grade in gradebook.find_submission_notebook(name, name, "best").grades
-            if grade.needs_manual_grade
-        )
-        grade.manual_score, grade.needs_manual_grade = grade.max_score, False
+        marks = gradebook.find_submission_notebook(name, name, "best").grades
+        words = next(mark for mark in marks if mark.needs_manual_grade)
+        words.manual_score, words.needs_manual_grade = words.max_score, False
         gradebook.db.commit()
     result = run("--feedback", "--assignment", name, "--course", graded)
     assert result.returncode == 0, result.stderr
     table = grades(graded, name)
     assert table.loc["best", "total"] == POINTS
     assert not table["by hand"].any()
+
+
+def test_a_text_that_changed_later_accuses_nobody(course, tmp_path):
+    """Wrong answers that tests catch today, held against the tests that were handed out."""
+    lenient = tmp_path / "source" / HOSTILE / f"{HOSTILE}.ipynb"
+    source = nbformat.read(course / "source" / HOSTILE / f"{HOSTILE}.ipynb", as_version=4)
+    for cell in source.cells:
+        if is_test(cell):
+            cell.source = "pass"
+    hand_in(source, lenient)
+    assert grade.probes(HOSTILE, tmp_path) == {}
+    tests = {grader(cell)["grade_id"] for cell in source.cells if is_test(cell)}
+    assert set(grade.probes(HOSTILE, course)) == tests
 
 
 # Hostile and unlucky submissions, all at once

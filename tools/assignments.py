@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import jupytext
+import matplotlib.pyplot as plt
 import nbformat
 from nbformat import NotebookNode
 from nbformat.warnings import MissingIDFieldWarning
@@ -152,6 +153,7 @@ def outcome(
             said[name] = error or stderr.getvalue() or None
         elif error:
             said[name] = error
+    plt.close("all")
     return said
 
 
@@ -218,10 +220,15 @@ def course(folder: Path, **more: Any) -> NbGraderAPI:
     return api
 
 
+def source_path(name: str, folder: Path) -> Path:
+    """Where a course folder has the instructor's notebook of an assignment."""
+    return folder / "source" / name / f"{name}.ipynb"
+
+
 def add(text: Path, folder: Path) -> Path:
     """Put an assignment into a course folder, for nbgrader; return the students' notebook."""
     name = text.stem
-    path = folder / "source" / name / f"{name}.ipynb"
+    path = source_path(name, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(source(text), path)
     shutil.copy(SETTINGS, folder)

@@ -27,20 +27,34 @@ from submissions import Submission, collect, load, restore
 from summary import summarize
 from tqdm import tqdm
 
-from assignments import EXERCISES, ROOT, add, course, grader, is_test, outcome, read, tasks
+from assignments import (
+    EXERCISES,
+    ROOT,
+    add,
+    course,
+    grader,
+    is_test,
+    outcome,
+    read,
+    source_path,
+    tasks,
+)
 
 Limits = dict[str, Any]  # seconds and shut_in of sandbox.execute
 DISABLED = "this test passes with a wrong answer too: something in the notebook disables it"
 
 
-def probes(assignment: str) -> dict[str, str]:
-    """For each cell of tests a wrong answer that it catches: what must fail in every notebook."""
-    notebook = read(EXERCISES / f"{assignment}.md")
+def probes(assignment: str, folder: Path) -> dict[str, str]:
+    """For each cell of tests a wrong answer that it catches: what must fail in every notebook.
+
+    The wrong answers are those of the text today, the tests those that were handed out.
+    """
+    handed_out = nbformat.read(source_path(assignment, folder), as_version=4)
     found: dict[str, str] = {}
-    for task in tasks(notebook):
+    for task in tasks(read(EXERCISES / f"{assignment}.md")):
         for code in task.wrong.values():
-            said = outcome(notebook, {task.solution: code}, task.tests)
-            found |= {test: code for test in task.tests if said[test] and test not in found}
+            said = outcome(handed_out, {task.solution: code}, task.tests)
+            found |= {test: code for test in task.tests if said.get(test) and test not in found}
     return found
 
 
@@ -186,7 +200,7 @@ def grade_all(
     for name in names:
         if not (folder / "release" / name).exists():
             add(EXERCISES / f"{name}.md", folder)
-    wrong = {name: probes(name) for name in tqdm(names, desc="assignments")}
+    wrong = {name: probes(name, folder) for name in tqdm(names, desc="assignments")}
     results = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(grade)(submission, folder, wrong[submission.assignment], limits)
         for submission in submissions

@@ -13,7 +13,7 @@ import pandas as pd
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook
 
-from assignments import grader, is_test, tasks
+from assignments import grader, is_test, source_path, tasks
 from regkit.figures import style
 from regkit.ledger import claims
 
@@ -87,7 +87,7 @@ def points(assignment: str, folder: Path) -> tuple[pd.DataFrame, dict[str, float
 
     What still needs points by hand is NaN, and counts as zero in the total.
     """
-    source = nbformat.read(folder / "source" / assignment / f"{assignment}.ipynb", as_version=4)
+    source = nbformat.read(source_path(assignment, folder), as_version=4)
     columns = {test: task.solution for task in tasks(source) for test in task.tests}
     rows, possible = {}, {}
     with Gradebook(f"sqlite:///{folder.absolute() / 'gradebook.db'}") as gradebook:
@@ -118,7 +118,7 @@ def remembered(path: Path) -> dict[str, str]:
 
 def lost_tests(assignment: str, folder: Path, students: list[str]) -> pd.DataFrame:
     """A row for each student and lost test: the claim it asks about, and what it said."""
-    source = nbformat.read(folder / "source" / assignment / f"{assignment}.ipynb", as_version=4)
+    source = nbformat.read(source_path(assignment, folder), as_version=4)
     asked = {
         grader(cell)["grade_id"]: cell.metadata["claim"] for cell in source.cells if is_test(cell)
     }
