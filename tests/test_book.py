@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlparse
 import nbformat
 import notebooks
 import pytest
+import sandbox
 import yaml
 from book_extension import (
     NOTES,
@@ -337,10 +338,19 @@ def test_table_of_assignments(html):
         assert "".join(notebook["cells"][0]["source"]).startswith(f"# Assignment {row[0]}\n")
         assert row[2:4] == [str(facts["points"]), str(facts["minutes"])]
         assert unescape(row[4]).endswith(facts["prerequisites"].replace("'", "’"))
-        assert f"?urlpath=lab/tree/assignments/{path.name}" in text
-        assert f"/assignments/{path.name}" in text.split("colab.research", 1)[1]
+        repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+        name = repository.removeprefix("https://github.com/")
+        assert f"/v2/gh/{name}/main?urlpath=lab/tree/assignments/{path.name}" in text
+        assert f"colab.research.google.com/github/{name}/blob/main/assignments/{path.name}" in text
         downloads = list((html / "_downloads").rglob(path.name))
         assert [one.read_bytes() for one in downloads] == [path.read_bytes()]
+
+
+def test_teachers_page_names_the_limits_of_the_sandbox():
+    text = " ".join((ROOT / "book" / "teaching.md").read_text().split())
+    sizes = f"{sandbox.MEMORY >> 30} GB of memory a process and {sandbox.TOGETHER >> 30} GB for all"
+    assert f"{sizes}, {sandbox.PROCESSES} processes and threads" in text
+    assert f"and {sandbox.DISK >> 20} MB of disk" in text
 
 
 def test_goals_of_all_chapters_are_on_the_page_for_teachers(html):

@@ -30,6 +30,7 @@ from typing import Any
 import jupytext
 import matplotlib.pyplot as plt
 import nbformat
+from book_extension import chapter_title, source_text
 from nbformat import NotebookNode
 from nbformat.warnings import MissingIDFieldWarning
 from nbgrader.apps import NbGraderAPI
@@ -175,19 +176,12 @@ def points(notebook: NotebookNode, said: dict[str, str | None]) -> float:
     )
 
 
-def title(path: Path) -> str:
-    """The first heading of a text."""
-    lines = path.read_text().splitlines()
-    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
-
-
 def source(text: Path) -> NotebookNode:
     """The instructor's notebook: with solutions and hidden tests, without wrong answers."""
     notebook = read(text)
     facts = dict(notebook.metadata["assignment"], name=text.stem, points=POINTS)
     chapters = " and ".join(
-        f"[{title(ROOT / 'book' / 'source' / f'{chapter}.md')}](../book/{chapter}.ipynb)"
-        for chapter in facts["chapters"]
+        f"[{chapter_title(source_text(name))}](../book/{name}.ipynb)" for name in facts["chapters"]
     )
     introduction = nbformat.v4.new_markdown_cell(
         INTRODUCTION.format(**{**facts, "chapters": chapters})

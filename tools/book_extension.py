@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from address import launch_links
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
@@ -312,7 +313,6 @@ class AssignmentTable(ClaimsPart):
     """The graded assignments: points, time, prerequisites, and where to get the notebook."""
 
     def run(self) -> list[nodes.Node]:
-        config = self.env.config
         lines = [
             "| notebook to download | or open | points | min | you need |",
             "|:--|:--|--:|--:|:--|",
@@ -325,24 +325,15 @@ class AssignmentTable(ClaimsPart):
             chapters = ", ".join(
                 f"[{chapter_title(source_text(name))}]({name}.ipynb)" for name in facts["chapters"]
             )
+            launch = launch_links(f"assignments/{path.name}")
             name = heading.removeprefix("# Assignment ")
             lines.append(
                 f"| {{download}}`{name} <../assignments/{path.name}>` "
-                f"| {launch_links(config, f'assignments/{path.name}')} "
+                f"| {', '.join(f'[{hub}]({link})' for hub, link in launch.items())} "
                 f"| {facts['points']} | {facts['minutes']} "
                 f"| {chapters}; {facts['prerequisites']} |"
             )
         return self.parse(lines)
-
-
-def launch_links(config: Any, path: str) -> str:
-    """Links that open a file of the public repository in Binder and in Colab."""
-    options = config.html_theme_options
-    buttons, branch = options["launch_buttons"], options["repository_branch"]
-    name = options["repository_url"].removeprefix("https://github.com/")
-    binder = f"{buttons['binderhub_url']}/v2/gh/{name}/{branch}?urlpath=lab/tree/{path}"
-    colab = f"{buttons['colab_url']}/github/{name}/blob/{branch}/{path}"
-    return f"[Binder]({binder}), [Colab]({colab})"
 
 
 class ChapterGoals(ClaimsPart):

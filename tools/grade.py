@@ -20,7 +20,6 @@ import nbformat
 import sandbox
 from joblib import Parallel, delayed, parallel_config
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook
 from nbgrader.converters import Autograde
 from nbgrader.preprocessors import Execute, SaveAutoGrades
 from submissions import Submission, collect, load, restore
@@ -145,26 +144,32 @@ def with_remarks(notebook: NotebookNode, remarks: list[str]) -> NotebookNode:
 def save(submission: Submission, graded: NotebookNode, folder: Path) -> None:
     """Put a submission, its graded notebook and its scores into the course folder."""
     name, student = submission.assignment, submission.student
-    handed = folder / "submitted" / student / name
-    shutil.rmtree(handed, ignore_errors=True)
-    handed.mkdir(parents=True)
-    if submission.handed.is_dir() and not submission.handed.is_symlink():
-        shutil.copytree(
-            submission.handed, handed, symlinks=True, ignore=special, dirs_exist_ok=True
-        )
-    else:
-        shutil.copy(submission.handed, handed, follow_symlinks=False)
-    if submission.notebook is not None and not (handed / f"{name}.ipynb").exists():
-        shutil.copy(submission.notebook, handed / f"{name}.ipynb")
+    try:
+        keep(submission, folder / "submitted" / student / name)
+    except OSError as error:  # no right to read, a full disk
+        submission.remarks.append(f"not all files could be copied: {error}")
     place = folder / "autograded" / student / name / f"{name}.ipynb"
     place.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(graded, place)
-    address = f"sqlite:///{folder.absolute() / 'gradebook.db'}"
-    with Gradebook(address, "regularization") as gradebook:
+    api = course(folder)
+    with api.gradebook as gradebook:
         gradebook.update_or_create_student(student)
         gradebook.update_or_create_submission(name, student)
-    names = {"notebook": name, "assignment": name, "student": student, "db_url": address}
-    SaveAutoGrades().preprocess(graded, {"nbgrader": names})
+    names = {"notebook": name, "assignment": name, "student": student}
+    SaveAutoGrades().preprocess(graded, {"nbgrader": {**names, "db_url": api.coursedir.db_url}})
+
+
+def keep(submission: Submission, place: Path) -> None:
+    """Copy all that was handed in, and the notebook also under the name that nbgrader expects."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    if submission.handed.is_dir() and not submission.handed.is_symlink():
+        shutil.copytree(submission.handed, place, symlinks=True, ignore=special, dirs_exist_ok=True)
+    else:
+        shutil.copy(submission.handed, place, follow_symlinks=False)
+    expected = place / f"{submission.assignment}.ipynb"
+    if submission.notebook is not None and not expected.exists():
+        shutil.copy(submission.notebook, expected)
 
 
 def special(folder: str, names: list[str]) -> list[str]:

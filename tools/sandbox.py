@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from shlex import split
 from typing import Any, TextIO
 
 import matplotlib
@@ -46,52 +47,27 @@ Outputs = list[dict[str, Any]]
 
 def command() -> list[str]:
     """The command line in front of a program that shuts it in."""
-    line = ["bwrap", "--die-with-parent", "--new-session", "--clearenv"]
-    line += [
-        "--unshare-net",
-        "--unshare-pid",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--unshare-cgroup-try",
-    ]
-    if os.getuid() != 0:
-        line += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
+    root = os.getuid() == 0
+    line = split("bwrap --die-with-parent --new-session --clearenv")
+    line += split("--unshare-net --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try")
+    line += [] if root else split("--unshare-user --uid 1000 --gid 1000")
     for name, value in ENVIRONMENT.items():
         line += ["--setenv", name, value]
-    line += [
-        "--size",
-        str(DISK),
-        "--perms",
-        "1777",
-        "--tmpfs",
-        "/tmp",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-    ]
-    line += ["--size", str(DISK), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    line += split(f"--proc /proc --dev /dev --size {DISK} --perms 1777 --tmpfs /tmp")
+    line += split(f"--size {DISK} --perms 1777 --tmpfs /dev/shm")
     for path in map(Path, [*SYSTEM, sys.base_prefix, sys.prefix, ROOT / "regkit", RUNNER]):
         for folder in reversed(path.parents[:-1]):
             line += ["--dir", str(folder)]
         line += ["--ro-bind-try", str(path), str(path)]
     cache = next(Path(matplotlib.get_cachedir()).glob("fontlist-*.json"), None)
     if cache:
-        line += ["--perms", "0777", "--dir", "/tmp/matplotlib"]
-        line += ["--ro-bind", str(cache), f"/tmp/matplotlib/{cache.name}"]
-    line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
-    if os.getuid() == 0:  # a user of its own, whose processes the kernel counts
-        user = str(100_000 + os.getpid())
-        line += [
-            "setpriv",
-            "--reuid",
-            user,
-            "--regid",
-            user,
-            "--clear-groups",
-            "--inh-caps=-all",
-            "--bounding-set=-all",
-        ]
+        line += split("--perms 0777 --dir /tmp/matplotlib --ro-bind")
+        line += [str(cache), f"/tmp/matplotlib/{cache.name}"]
+    line += split("--remount-ro /dev --remount-ro / --chdir /tmp")
+    if root:  # a user of its own, whose processes the kernel counts
+        user = 100_000 + os.getpid()
+        line += split(f"setpriv --reuid {user} --regid {user} --clear-groups")
+        line += split("--inh-caps=-all --bounding-set=-all")
     return [*line, *limits(), f"--nproc={PROCESSES}"]
 
 
@@ -105,21 +81,21 @@ def missing() -> str | None:
     if not shutil.which("bwrap"):
         return "bubblewrap is not installed (Debian: apt install bubblewrap)"
     trial = subprocess.run([*command(), "true"], capture_output=True, text=True)
-    return (
-        None if trial.returncode == 0 else f"bubblewrap does not work here: {trial.stderr.strip()}"
-    )
+    if trial.returncode == 0:
+        return None
+    return f"bubblewrap does not work here: {trial.stderr.strip()}"
 
 
 def execute(cells: list[str], seconds: int, shut_in: bool = True) -> list[Outputs]:
     """Run cells one after the other in one kernel, and return their outputs.
 
+    A cell that must be stopped costs only itself: we run the others again without it. Its output is
+    an error that says why. If that does not help, or happens too often, the rest is not run.
+
     Args:
         cells: their sources.
         seconds: how long a cell may take.
         shut_in: False runs them with limits, but without a sandbox.
-
-    A cell that must be stopped costs only itself: we run the others again without it. Its output is
-    an error that says why. If that does not help, or happens too often, the rest is not run.
     """
     stopped: dict[int, str] = {}
     while True:

@@ -10,6 +10,7 @@ from nbformat import NotebookNode
 from assignments import grader, is_test, texts
 
 LARGEST = 200 * 2**20  # bytes of a notebook that we read
+LONGEST = 60  # characters of a student's name, in names of files
 
 
 @dataclass
@@ -17,8 +18,8 @@ class Submission:
     """What a student handed in for an assignment.
 
     Attributes:
-        student: name of the folder or file, with other characters than letters, digits and
-            ``_ . @ -`` replaced.
+        student: beginning of the name of the folder or file, with other characters than letters,
+            digits and ``_ . @ -`` replaced.
         assignment: its name.
         handed: the folder or file as it came.
         notebook: the notebook that we grade, or None if there is none.
@@ -62,7 +63,7 @@ def collect(folder: Path, wanted: str | None = None) -> list[Submission]:
 
 def of_student(entry: Path, known: list[str], wanted: str | None) -> list[Submission]:
     """The submissions in one entry of the folder; at least one if an assignment is wanted."""
-    student = re.sub(r"[^\w.@-]", "_", entry.name if entry.is_dir() else entry.stem)
+    student = re.sub(r"[^\w.@-]", "_", entry.name if entry.is_dir() else entry.stem)[:LONGEST]
     candidates: dict[str, list[Path]] = {}
     for path in notebooks(entry):
         name = recognize(path, known) or wanted
@@ -74,13 +75,18 @@ def of_student(entry: Path, known: list[str], wanted: str | None) -> list[Submis
         found.append(Submission(student, name, entry, best))
         if len(paths) > 1:
             found[-1].remarks.append(
-                f"{len(paths)} notebooks were handed in; {best.name} is graded"
+                f"{len(paths)} notebooks were handed in; {shown(best)} is graded"
             )
         elif best.stem != name and entry.is_dir():
-            found[-1].remarks.append(f"{best.name} was renamed; it should be {name}.ipynb")
+            found[-1].remarks.append(f"{shown(best)} was renamed; it should be {name}.ipynb")
     if wanted and not found:
-        found.append(Submission(student, wanted, entry, remarks=[f"no notebook in {entry.name}"]))
+        found.append(Submission(student, wanted, entry, remarks=[f"no notebook in {shown(entry)}"]))
     return found
+
+
+def shown(path: Path) -> str:
+    """The name of a file as text, also where its bytes are none."""
+    return path.name.encode("utf-8", "replace").decode()
 
 
 def notebooks(entry: Path) -> list[Path]:
@@ -115,9 +121,9 @@ def load(path: Path) -> NotebookNode:
     """
     size = path.stat().st_size
     if size == 0:
-        raise ValueError(f"{path.name} is empty")
+        raise ValueError(f"{shown(path)} is empty")
     if size > LARGEST:
-        raise ValueError(f"{path.name} has {size / 2**20:.0f} MB, more than we read")
+        raise ValueError(f"{shown(path)} has {size / 2**20:.0f} MB, more than we read")
     try:
         raw = nbformat.reader.reads(path.read_text(encoding="utf-8-sig"))
         cells = [plain(cell) for cell in nbformat.convert(raw, 4).cells]
@@ -127,19 +133,20 @@ def load(path: Path) -> NotebookNode:
         nbformat.validate(notebook)
     except Exception as error:  # whatever a damaged file may lead to
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ValueError(f"{path.name} is not a notebook: {reason}") from error
+        raise ValueError(f"{shown(path)} is not a notebook: {reason}") from error
     return notebook
 
 
 def plain(cell: NotebookNode) -> NotebookNode:
-    """A cell with nothing but its source and nbgrader's metadata."""
+    """A cell with nothing but its source and the id that nbgrader gave it."""
     make = {
         "code": nbformat.v4.new_code_cell,
         "markdown": nbformat.v4.new_markdown_cell,
         "raw": nbformat.v4.new_raw_cell,
     }[cell.cell_type]
     given = cell.metadata.get("nbgrader")
-    metadata = {"nbgrader": dict(given)} if isinstance(given, dict) else {}
+    name = given.get("grade_id") if isinstance(given, dict) else None
+    metadata = {"nbgrader": {"grade_id": name}} if isinstance(name, str) else {}
     return make("".join(cell.source), metadata=metadata)
 
 

@@ -11,9 +11,8 @@ import nbformat
 import numpy as np
 import pandas as pd
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook
 
-from assignments import grader, is_test, source_path, tasks
+from assignments import course, grader, is_test, source_path, tasks
 from regkit.figures import style
 from regkit.ledger import claims
 
@@ -90,7 +89,7 @@ def points(assignment: str, folder: Path) -> tuple[pd.DataFrame, dict[str, float
     source = nbformat.read(source_path(assignment, folder), as_version=4)
     columns = {test: task.solution for task in tasks(source) for test in task.tests}
     rows, possible = {}, {}
-    with Gradebook(f"sqlite:///{folder.absolute() / 'gradebook.db'}") as gradebook:
+    with course(folder).gradebook as gradebook:
         for submission in gradebook.assignment_submissions(assignment):
             row: dict[str, float] = {}
             by_hand = False
