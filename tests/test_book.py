@@ -351,6 +351,9 @@ def test_teachers_page_names_the_limits_of_the_sandbox():
     sizes = f"{sandbox.MEMORY >> 30} GB of memory a process and {sandbox.TOGETHER >> 30} GB for all"
     assert f"{sizes}, {sandbox.PROCESSES} processes and threads" in text
     assert f"and {sandbox.DISK >> 20} MB of disk" in text
+    assert f"at most {sandbox.SECONDS} seconds a cell" in text
+    students = (ROOT / "book" / "assignments.md").read_text()
+    assert f"needs more than {sandbox.SECONDS} seconds is stopped" in students
 
 
 def test_goals_of_all_chapters_are_on_the_page_for_teachers(html):

@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--course", type=Path, default=ROOT / "course", help="where results go")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler")
-    parser.add_argument("--seconds", type=int, default=60, help="that a cell may take")
+    parser.add_argument("--seconds", type=int, default=sandbox.SECONDS, help="of a cell")
     parser.add_argument("--no-sandbox", action="store_true", help="run students' code unprotected")
     parser.add_argument("--feedback", action="store_true", help="anew, with the points by hand")
     arguments = parser.parse_args()

@@ -21,6 +21,7 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 RUNNER = Path(__file__).with_name("runner.py")
+SECONDS = 60  # of a cell, unless told otherwise
 STARTUP = 60  # seconds until the kernel is there
 MEMORY = 2 * 2**30  # bytes of a process
 TOGETHER = 3 * 2**30  # bytes of all processes
